@@ -1,0 +1,121 @@
+// Package bus connects the services to NATS, embeds a NATS server, and provisions what JetStream holds for them.
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/dianchao/dianchao/pkg/meter"
+)
+
+// Options say how a service connects to NATS.
+type Options struct {
+	URL  string // one or more nats:// URLs, separated by commas
+	Name string // shown by nats-server, e.g. "edge edge-1"
+	// Buffer keeps what is published while the connection is away and sends it later. Answers want that; commands
+	// do not: a command sent late is worse than one that fails at once.
+	Buffer bool
+	// Reconnected is called after the connection came back. May be nil.
+	Reconnected func()
+}
+
+const (
+	connectTimeout  = 5 * time.Second
+	reconnectWait   = 250 * time.Millisecond
+	reconnectJitter = 250 * time.Millisecond
+	reconnectBuffer = 16 << 20
+)
+
+// Connect returns a connection that reconnects for ever. It waits until the first connection stands, or returns
+// an error that names the URL once ctx ends.
+func Connect(ctx context.Context, o Options) (*nats.Conn, error) {
+	buffer := -1
+	if o.Buffer {
+		buffer = reconnectBuffer
+	}
+	log := slog.With("nats", o.Name)
+	connected := make(chan struct{}, 1)
+	nc, err := nats.Connect(o.URL,
+		nats.Name(o.Name),
+		nats.Timeout(connectTimeout),
+		nats.RetryOnFailedConnect(true),
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(reconnectWait),
+		nats.ReconnectJitter(reconnectJitter, reconnectJitter),
+		nats.ReconnectBufSize(buffer),
+		nats.ConnectHandler(func(*nats.Conn) { connected <- struct{}{} }),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil {
+				log.Warn("NATS connection lost, reconnecting", "err", err)
+			}
+		}),
+		nats.ReconnectHandler(func(nc *nats.Conn) {
+			log.Info("NATS connection is back", "url", nc.ConnectedUrlRedacted())
+			if o.Reconnected != nil {
+				o.Reconnected()
+			}
+		}),
+		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
+			if sub != nil {
+				log.Error("NATS error", "subject", sub.Subject, "err", err)
+				return
+			}
+			log.Error("NATS error", "err", err)
+		}),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("connect to NATS at %s: %w", o.URL, err)
+	}
+	select {
+	case <-connected:
+		return nc, nil
+	case <-ctx.Done():
+		cause := nc.LastError()
+		nc.Close()
+		if cause == nil {
+			cause = ctx.Err()
+		}
+		return nil, fmt.Errorf("no NATS server answers at %s (is it running?): %w", o.URL, cause)
+	}
+}
+
+const (
+	readingsMaxAge   = 7 * 24 * time.Hour
+	readingsMaxBytes = 1 << 30
+)
+
+// Provision creates the bucket and the stream of the contract with this many replicas, or brings them up to date.
+// It is safe to call from every service at every start.
+func Provision(ctx context.Context, js jetstream.JetStream, replicas int) error {
+	if _, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
+		Bucket:      meter.BucketLinks,
+		Description: "who holds which concentrator's link, and since when",
+		Replicas:    replicas,
+	}); err != nil {
+		return fmt.Errorf("create the bucket %s: %w", meter.BucketLinks, explain(err))
+	}
+	if _, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		Name:        meter.StreamReadings,
+		Description: "every reading that came off a wire",
+		Subjects:    []string{meter.SubjectReadings},
+		MaxAge:      readingsMaxAge,
+		MaxBytes:    readingsMaxBytes,
+		Replicas:    replicas,
+	}); err != nil {
+		return fmt.Errorf("create the stream %s: %w", meter.StreamReadings, explain(err))
+	}
+	return nil
+}
+
+func explain(err error) error {
+	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrJetStreamNotEnabled) {
+		return fmt.Errorf("JetStream is not enabled on this NATS server, start it with -js: %w", err)
+	}
+	return err
+}
