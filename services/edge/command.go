@@ -1,0 +1,218 @@
+package edge
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/dianchao/dianchao/pkg/meter"
+)
+
+var (
+	errCutOff    = meter.Errorf(meter.CodeInternal, "the edge is cut off from NATS, try again")
+	errCancelled = meter.Errorf(meter.CodeCancelled, "the read was withdrawn")
+)
+
+// command is one outstanding read. What changes is guarded by its session's mu.
+type command struct {
+	read
+	session  *session
+	deadline time.Time
+	reply    string // subject of its answers
+	body     []byte // as it goes to the gateway
+
+	heard     meter.Stage // the last stage a gateway told; zero: none did
+	tries     int         // how often there was no gateway for it
+	cancelled bool
+	backstop  *time.Timer // answers when no gateway does
+	retry     *time.Timer // nil unless there was no gateway for it at the last try
+}
+
+// publish sends the command to the gateway that holds the link. A command that is not sent now is not sent at all.
+func (e *Edge) publish(c *command) *meter.Error {
+	err := e.nc.PublishMsg(&nats.Msg{
+		Subject: meter.SubjectRead(c.Concentrator),
+		Reply:   c.reply,
+		Header:  nats.Header{meter.HeaderDeadline: {meter.FormatDeadline(c.deadline)}},
+		Data:    c.body,
+	})
+	if err == nil {
+		return nil
+	}
+	if !e.connected() || errors.Is(err, nats.ErrReconnectBufExceeded) {
+		return errCutOff
+	}
+	return meter.Errorf(meter.CodeInternal, "the command could not be sent: %v", err)
+}
+
+func (e *Edge) publishCancel(c *command) error {
+	body, err := json.Marshal(meter.Cancel{ID: c.Command.ID})
+	if err != nil {
+		return err
+	}
+	return e.nc.Publish(meter.SubjectCancel(c.Concentrator), body)
+}
+
+// heading is what the edge itself needs of an answer.
+type heading struct {
+	ID    meter.CommandID `json:"id"`
+	Stage meter.Stage     `json:"stage"`
+}
+
+// onReply takes every answer for this node. NATS calls it from one goroutine, so nothing in it waits.
+func (e *Edge) onReply(m *nats.Msg) {
+	session, id, ok := meter.ParseReply(m.Subject)
+	if !ok {
+		e.log.Warn("an answer has an illegal subject", "subject", m.Subject)
+		return
+	}
+	s := e.roster.find(session)
+	if s == nil {
+		e.late.Add(1)
+		return
+	}
+	if len(m.Data) == 0 && m.Header.Get("Status") == "503" {
+		s.nobodyThere(id)
+		return
+	}
+	var h heading
+	if err := json.Unmarshal(m.Data, &h); err != nil || h.ID != id || h.Stage == 0 {
+		e.log.Warn("an answer is none", "subject", m.Subject, "err", err, "id", h.ID.String())
+		return
+	}
+	if !s.hear(id, h.Stage, m.Data) {
+		e.late.Add(1)
+	}
+}
+
+// hear passes an answer of a gateway on and reports whether somebody waited for it.
+func (s *session) hear(id meter.CommandID, stage meter.Stage, answer []byte) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.commands[id]
+	if c == nil {
+		return false
+	}
+	if stage.Terminal() {
+		s.take(c)
+		s.deliver(c, stage, answer)
+		return true
+	}
+	c.heard, c.retry = stage, nil
+	if c.Command.Stages {
+		s.deliver(c, stage, answer)
+	}
+	return true
+}
+
+// nobodyThere is called when no gateway took a command.
+func (s *session) nobodyThere(id meter.CommandID) {
+	s.mu.Lock()
+	c := s.commands[id]
+	if c == nil {
+		s.mu.Unlock()
+		return
+	}
+	wait, again := s.edge.patience(c)
+	if again && !c.cancelled && time.Until(c.deadline) > wait {
+		c.tries++
+		c.retry = time.AfterFunc(wait, c.again)
+		s.mu.Unlock()
+		return
+	}
+	heard, cancelled := c.heard, c.cancelled
+	s.mu.Unlock()
+	if cancelled {
+		s.fail(c, errCancelled)
+		return
+	}
+	if heard != 0 {
+		s.fail(c, meter.Errorf(meter.CodeLinkLost, "the gateway that had the read of meter %s is gone, and no other holds the link of concentrator %s yet: ask again", c.Command.Meter, c.Concentrator))
+		return
+	}
+	s.fail(c, s.edge.offline(c.Concentrator))
+}
+
+// patience says how long to wait before a command for which there was no gateway is tried again, if it is. One new try
+// is due to every command, because a link that just came up is not known everywhere at once; more are due to one whose
+// link is said to be up. After NATS itself was away gateways need as long as we did to come back.
+func (e *Edge) patience(c *command) (time.Duration, bool) {
+	waits := e.pace.unheld
+	if time.Since(time.Unix(0, e.backAt.Load())) < e.pace.settle {
+		return waits[len(waits)-1], true
+	}
+	if c.tries >= len(waits) {
+		return 0, false
+	}
+	link, known := e.board.link(c.Concentrator)
+	return waits[c.tries], c.tries == 0 || known && link.State == meter.LinkUp
+}
+
+// again publishes the command once more, if it is still outstanding.
+func (c *command) again() {
+	s := c.session
+	s.mu.Lock()
+	live := s.commands[c.Command.ID] == c
+	c.retry = nil
+	s.mu.Unlock()
+	if !live {
+		return
+	}
+	if err := s.edge.publish(c); err != nil {
+		s.fail(c, err)
+	}
+}
+
+// giveUp answers when the deadline has passed and no gateway did: it died, or its answer was lost.
+func (c *command) giveUp() {
+	s := c.session
+	s.mu.Lock()
+	heard, cancelled := c.heard, c.cancelled
+	s.mu.Unlock()
+	switch {
+	case cancelled:
+		s.fail(c, errCancelled)
+	case heard != 0:
+		s.fail(c, meter.Errorf(meter.CodeLinkLost, "the gateway had the read of meter %s at concentrator %s (%s) and then fell silent: ask again", c.Command.Meter, c.Concentrator, heard))
+	default:
+		s.fail(c, meter.Errorf(meter.CodeInternal, "no gateway answered for meter %s at concentrator %s in time: ask again", c.Command.Meter, c.Concentrator))
+	}
+}
+
+// askAgain publishes everything outstanding once more, after NATS was away: answers that came meanwhile are lost, and
+// the gateway gives them again to who asks with the same id.
+func (e *Edge) askAgain() {
+	now := time.Now()
+	for _, s := range e.roster.all() {
+		for _, c := range s.outstanding() {
+			if c.deadline.Before(now) {
+				continue
+			}
+			if err := e.publish(c); err != nil {
+				e.log.Debug("NATS is away again", "err", err)
+				return
+			}
+		}
+	}
+}
+
+// offline says that nobody holds a concentrator's link, since when if that is known, and what to do next.
+func (e *Edge) offline(c meter.ConcentratorID) *meter.Error {
+	link, known := e.board.link(c)
+	switch {
+	case !known:
+		return meter.Errorf(meter.CodeConcentratorOffline, "concentrator %s is offline and never was online: check its number, its power and SIM card, and the address it dials", c)
+	case link.State == meter.LinkUp:
+		return meter.Errorf(meter.CodeConcentratorOffline, "concentrator %s is offline: gateway %s, which held its link since %s, is gone; ask again once the concentrator has dialled in elsewhere", c, link.Gateway, localTime(link.Since))
+	}
+	reason := ""
+	if link.Reason != "" {
+		reason = fmt.Sprintf(" (%s)", link.Reason)
+	}
+	return meter.Errorf(meter.CodeConcentratorOffline, "concentrator %s is offline since %s%s: check its power and SIM card", c, localTime(link.Since), reason)
+}
+
+func localTime(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05 -07:00") }

@@ -1,0 +1,154 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
+
+	"github.com/dianchao/dianchao/pkg/meter"
+	"github.com/dianchao/dianchao/services/gateway/scheduler"
+)
+
+// command is a scheduler's command with everybody who asked for it by its id.
+type command struct {
+	scheduler.Command
+	gateway *Gateway
+	link    *link
+
+	mu     sync.Mutex
+	askers []asker
+	last   *meter.Answer // the latest stage, for who asks again
+}
+
+type asker struct {
+	reply  string // NATS subject; "" if nobody listens
+	stages bool
+}
+
+// dispatch hands the commands of all links to their buses. It never waits for one.
+func (g *Gateway) dispatch(ctx context.Context) {
+	for {
+		select {
+		case m := <-g.commands:
+			g.command(m)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// command answers m, or gives it to a bus that will.
+func (g *Gateway) command(m *nats.Msg) {
+	now := time.Now()
+	wish, err := meter.ParseCommand(m.Data)
+	concentrator, subjectErr := meter.ConcentratorOf(m.Subject)
+	refuse := func(err error) {
+		g.send(m.Reply, meter.Answer{
+			ID: wish.ID, Concentrator: concentrator, Meter: wish.Meter,
+			Stage: meter.StageFailed, At: now.UTC(), Error: meter.AsError(err),
+		})
+	}
+	if err == nil {
+		err = subjectErr
+	}
+	deadline := now.Add(wish.Timeout)
+	if err == nil {
+		deadline, err = deadlineOf(m, deadline, now)
+	}
+	if err != nil {
+		refuse(err)
+		return
+	}
+	l := g.holder(concentrator)
+	if l == nil {
+		refuse(meter.Errorf(meter.CodeConcentratorOffline, "the link of concentrator %s went down just now; ask again, it usually comes back", concentrator))
+		return
+	}
+	canonical, err := l.driver.Canonical(wish.Meter)
+	if err != nil {
+		refuse(err)
+		return
+	}
+	c := &command{gateway: g, link: l, askers: []asker{{m.Reply, wish.Stages}}}
+	c.Command = scheduler.Command{
+		ID: wish.ID, Target: scheduler.Target{Concentrator: concentrator, Meter: canonical}, Asked: wish.Meter,
+		Arrived: now, Deadline: deadline, MaxAge: wish.MaxAge, Emit: c.emit,
+	}
+	if wish.ID.IsZero() {
+		c.ID, _ = meter.ParseCommandID(uuid.NewString())
+	} else if known, ok := g.memory.begin(c); ok {
+		if known.Target != c.Target {
+			refuse(meter.Errorf(meter.CodeBadCommand, "the command id %s belongs to a read of meter %s; every read needs its own id", wish.ID, known.Asked))
+			return
+		}
+		known.join(c.askers[0])
+		return
+	}
+	l.submit(c)
+}
+
+// deadlineOf returns m's absolute deadline: its header's, or else otherwise.
+func deadlineOf(m *nats.Msg, otherwise, now time.Time) (time.Time, error) {
+	header := m.Header.Get(meter.HeaderDeadline)
+	if header == "" {
+		return otherwise, nil
+	}
+	deadline, err := meter.ParseDeadline(header)
+	if err == nil && deadline.After(now.Add(2*meter.MaxTimeout)) {
+		err = meter.Errorf(meter.CodeBadCommand, "the deadline %s is too far ahead; do the clocks of the machines agree?", deadline.UTC().Format(time.RFC3339))
+	}
+	return deadline, err
+}
+
+// emit tells every asker a stage. It is called under the link's lock, in the order of the stages.
+func (c *command) emit(a meter.Answer) {
+	a.Gateway = c.gateway.id
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last = &a
+	for _, k := range c.askers {
+		c.tell(k, a)
+	}
+	if a.Stage.Terminal() {
+		c.gateway.memory.end(c)
+	}
+}
+
+// join adds an asker and tells it how far the command is.
+func (c *command) join(k asker) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.askers = append(c.askers, k)
+	if len(c.askers) > maxAskers {
+		c.askers = c.askers[1:]
+	}
+	if c.last != nil {
+		c.tell(k, *c.last)
+	}
+}
+
+// maxAskers bounds who is told about one command; of many connections that asked again only the newest live.
+const maxAskers = 8
+
+func (c *command) tell(k asker, a meter.Answer) {
+	if k.stages || a.Stage.Terminal() {
+		c.gateway.send(k.reply, a)
+	}
+}
+
+func (g *Gateway) send(reply string, a meter.Answer) {
+	if reply == "" {
+		return // nats pub without --reply: read, and tell nobody
+	}
+	b, err := json.Marshal(a)
+	if err == nil {
+		err = g.nc.Publish(reply, b)
+	}
+	if err != nil {
+		g.log.Error("an answer could not be published", "id", a.ID, "concentrator", a.Concentrator, "meter", a.Meter, "err", err)
+	}
+}

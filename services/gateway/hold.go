@@ -1,0 +1,65 @@
+package gateway
+
+import (
+	"time"
+
+	"github.com/dianchao/dianchao/pkg/meter"
+)
+
+// hold makes l the link that c's commands come to. A link that held c before is older, and closed: the newest
+// login wins.
+func (g *Gateway) hold(l *link, c meter.ConcentratorID) {
+	sub, err := g.nc.ChanQueueSubscribe(meter.SubjectRead(c), meter.Queue, g.commands)
+	if err != nil {
+		l.close("its commands cannot be subscribed to: " + err.Error())
+		return
+	}
+	g.mu.Lock()
+	older := g.holders[c]
+	g.holders[c] = &holding{l, sub}
+	g.presence.set(l.announcement(c, meter.LinkUp))
+	g.mu.Unlock()
+	if older != nil {
+		_ = older.sub.Unsubscribe() // an error says that NATS is gone, and the subscription with it
+		older.link.close("concentrator " + c.String() + " logged in again from " + l.conn.RemoteAddr().String())
+	}
+}
+
+// release forgets a link that ended, and what it still holds.
+func (g *Gateway) release(l *link) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.links, l)
+	for _, c := range l.names {
+		h := g.holders[c]
+		if h == nil || h.link != l {
+			continue // a newer link holds it
+		}
+		delete(g.holders, c)
+		_ = h.sub.Unsubscribe()
+		g.presence.set(l.announcement(c, meter.LinkDown))
+	}
+}
+
+func (l *link) announcement(c meter.ConcentratorID, s meter.LinkState) meter.Link {
+	a := meter.Link{
+		Concentrator: c, State: s, Since: l.since.UTC().Truncate(time.Millisecond),
+		Gateway: l.gateway.id, Driver: l.driver.Name(), Remote: l.conn.RemoteAddr().String(),
+	}
+	if s == meter.LinkDown {
+		a.Since = time.Now().UTC().Truncate(time.Millisecond)
+		l.mu.Lock()
+		a.Reason = l.reason
+		l.mu.Unlock()
+	}
+	return a
+}
+
+func (g *Gateway) holder(c meter.ConcentratorID) *link {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if h := g.holders[c]; h != nil {
+		return h.link
+	}
+	return nil
+}

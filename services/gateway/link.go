@@ -1,0 +1,292 @@
+package gateway
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/dianchao/dianchao/pkg/driver"
+	"github.com/dianchao/dianchao/pkg/meter"
+	"github.com/dianchao/dianchao/services/gateway/scheduler"
+)
+
+// link is one TCP connection to a concentrator, or to an application server that holds several, and the schedule
+// of the bus behind it. An idle link is one goroutine that reads; whoever finds a frame to send, sends it.
+type link struct {
+	gateway *Gateway
+	driver  driver.Driver
+	traits  driver.Traits
+	conn    net.Conn
+	log     *slog.Logger
+	since   time.Time
+
+	mu       sync.Mutex
+	protocol driver.Link
+	bus      *scheduler.Bus
+	names    []meter.ConcentratorID // whose link this is; empty until the registration came
+	sending  bool                   // somebody writes a frame outside of mu
+	timer    *time.Timer            // calls pump when the bus next has something to do
+	reason   string                 // why it was closed; "" while it is open
+}
+
+const (
+	readBytes           = 512
+	writeTimeout        = 5 * time.Second
+	registrationTimeout = time.Minute
+)
+
+// newLink makes the link of conn. names are the concentrators behind a connection that we opened.
+func newLink(g *Gateway, d driver.Driver, conn net.Conn, names []meter.ConcentratorID) *link {
+	l := &link{
+		gateway: g, driver: d, traits: d.Traits(), conn: conn, names: names,
+		log:      g.log.With("protocol", d.Name(), "remote", conn.RemoteAddr().String()),
+		since:    time.Now(),
+		protocol: d.NewLink(names != nil),
+	}
+	l.bus = scheduler.New(scheduler.Config{
+		Gap: g.config.BusGap, ResponseTimeout: l.traits.ResponseTimeout, Queue: g.config.BusQueue, Request: l.protocol.Request,
+	})
+	return l
+}
+
+// run reads until the connection ends, then cleans up.
+func (l *link) run() {
+	defer l.gateway.wait.Done()
+	for _, c := range l.names {
+		l.gateway.hold(l, c)
+	}
+	err := l.read()
+	l.close(explainEnd(err))
+	l.gateway.release(l)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.bus.Close(time.Now(), meter.Errorf(meter.CodeLinkLost, "the link of the concentrator went down: %s; ask again, it usually comes back", l.reason))
+	if l.timer != nil {
+		l.timer.Stop()
+	}
+	l.log.Info("link down", "concentrators", l.names, "reason", l.reason)
+}
+
+func explainEnd(err error) string {
+	switch {
+	case errors.Is(err, io.EOF):
+		return "the concentrator closed the connection"
+	case errors.Is(err, errNoRegistration):
+		return err.Error()
+	case errors.Is(err, syscall.ECONNRESET):
+		return "the connection was reset"
+	case errors.Is(err, syscall.ETIMEDOUT):
+		return "the concentrator does not answer any more (TCP keep-alive)"
+	default:
+		return err.Error()
+	}
+}
+
+var errNoRegistration = errors.New("no registration came within " + registrationTimeout.String())
+
+// read feeds what arrives to the protocol. Bytes that stand incomplete are looked at again after a silence.
+func (l *link) read() error {
+	var pending []byte
+	buffer := make([]byte, readBytes)
+	for {
+		if err := l.conn.SetReadDeadline(l.readDeadline(len(pending) > 0)); err != nil {
+			return err
+		}
+		n, err := l.conn.Read(buffer)
+		quiet := errors.Is(err, os.ErrDeadlineExceeded)
+		if quiet && len(pending) == 0 {
+			return errNoRegistration
+		}
+		if err != nil && !quiet {
+			return err
+		}
+		pending = l.consume(append(pending, buffer[:n]...), quiet)
+		if len(pending) == 0 {
+			pending = nil // an idle link keeps no buffer
+		}
+	}
+}
+
+func (l *link) readDeadline(incomplete bool) time.Time {
+	switch {
+	case incomplete && l.traits.Quiet > 0:
+		return time.Now().Add(l.traits.Quiet)
+	case !l.registered():
+		return l.since.Add(registrationTimeout)
+	default:
+		return time.Time{}
+	}
+}
+
+func (l *link) registered() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.names) > 0
+}
+
+// consume takes events off the front of b and returns the rest.
+func (l *link) consume(b []byte, quiet bool) []byte {
+	for len(b) > 0 {
+		l.mu.Lock()
+		event, n := l.protocol.Next(b, quiet || len(b) >= l.traits.MaxFrame)
+		l.mu.Unlock()
+		if n == 0 {
+			return b
+		}
+		l.take(event)
+		b = b[n:]
+	}
+	return nil
+}
+
+func (l *link) take(e driver.Event) {
+	if len(e.Reply) > 0 && !l.write(e.Reply) {
+		return
+	}
+	switch e.Kind {
+	case driver.Registration:
+		l.register(e.Concentrator)
+	case driver.Frame:
+		l.receive(e.Raw)
+	case driver.Noise:
+		l.mu.Lock()
+		l.bus.Stray(e.Raw)
+		l.mu.Unlock()
+		l.log.Debug("bytes that are no frame", "bytes", meter.Hex(e.Raw))
+	case driver.Heartbeat:
+	}
+}
+
+// register names the link. Some DTUs repeat their registration before every packet; another name means that
+// another device has come in on this connection, whose commands and answers must not be mixed with the first's.
+func (l *link) register(c meter.ConcentratorID) {
+	l.mu.Lock()
+	known := len(l.names) > 0
+	same := known && l.names[0] == c
+	if !known {
+		l.names = []meter.ConcentratorID{c}
+	}
+	l.mu.Unlock()
+	switch {
+	case same:
+	case known:
+		l.close("it registered again as " + c.String())
+	default:
+		l.log.Info("link up", "concentrator", c)
+		l.gateway.hold(l, c)
+	}
+}
+
+func (l *link) receive(frame []byte) {
+	l.mu.Lock()
+	receipt, reading := l.bus.Receive(time.Now(), frame)
+	l.mu.Unlock()
+	switch receipt {
+	case scheduler.Late:
+		l.log.Info("a late answer was dropped", "concentrators", l.names, "frame", meter.Hex(frame))
+	case scheduler.Foreign:
+		l.log.Info("a frame that answers nothing", "concentrators", l.names, "frame", meter.Hex(frame))
+	case scheduler.Answered:
+	}
+	if reading != nil {
+		reading.Gateway = l.gateway.id
+		l.gateway.readings.add(*reading)
+	}
+	l.pump()
+}
+
+// submit gives the bus a command. It does not block.
+func (l *link) submit(c *command) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	if l.reason != "" {
+		c.Emit(meter.Answer{
+			ID: c.ID, Concentrator: c.Target.Concentrator, Meter: c.Asked, Stage: meter.StageFailed, At: now.UTC(),
+			Error: meter.Errorf(meter.CodeConcentratorOffline, "the link of concentrator %s went down just now: %s; ask again, it usually comes back", c.Target.Concentrator, l.reason),
+		})
+		return
+	}
+	l.bus.Submit(now, &c.Command)
+	if !l.sending && l.bus.Ready(now) {
+		go l.pump()
+		return
+	}
+	l.arm(now)
+}
+
+func (l *link) cancel(c *command) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	l.bus.Cancel(now, &c.Command)
+	l.arm(now)
+}
+
+// pump ends what time has ended, and sends what is to be sent.
+func (l *link) pump() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for l.reason == "" {
+		now := time.Now()
+		l.bus.Advance(now)
+		if l.sending {
+			break // who sends will come by here again
+		}
+		frame, ok := l.bus.Start(now)
+		if !ok {
+			break
+		}
+		l.sending = true
+		l.mu.Unlock()
+		ok = l.write(frame)
+		l.mu.Lock()
+		l.sending = false
+		if !ok {
+			return
+		}
+	}
+	l.arm(time.Now())
+}
+
+// arm sets the timer to when the bus next has something to do. mu is held.
+func (l *link) arm(now time.Time) {
+	at, ok := l.bus.Wake()
+	switch {
+	case !ok || l.reason != "":
+		if l.timer != nil {
+			l.timer.Stop()
+		}
+	case l.timer == nil:
+		l.timer = time.AfterFunc(at.Sub(now), l.pump)
+	default:
+		l.timer.Reset(at.Sub(now))
+	}
+}
+
+// write sends b, or closes the link: after half a frame nothing sensible can follow.
+func (l *link) write(b []byte) bool {
+	err := l.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+	if err == nil {
+		_, err = l.conn.Write(b)
+	}
+	if err != nil {
+		l.close("it takes no more bytes: " + err.Error())
+	}
+	return err == nil
+}
+
+// close ends the connection; run cleans up. The first reason stays.
+func (l *link) close(reason string) {
+	l.mu.Lock()
+	if l.reason == "" {
+		l.reason = reason
+	}
+	l.mu.Unlock()
+	l.conn.Close()
+}

@@ -1,0 +1,113 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nuid"
+
+	"github.com/dianchao/dianchao/pkg/meter"
+)
+
+// readings publishes every reading that came off a wire to the stream, and again until the stream has it.
+type readings struct {
+	js    jetstream.JetStream
+	queue chan pendingReading
+}
+
+type pendingReading struct {
+	id      string // so that the stream drops what it has already
+	subject string
+	body    []byte
+	ack     jetstream.PubAckFuture // nil until published
+}
+
+const (
+	readingsQueue  = 65536
+	readingsFlight = 1024 // published, not yet acknowledged
+	readingsPause  = time.Second
+	readingsAck    = 5 * time.Second
+	readingsLast   = 2 * time.Second // for what waits when the gateway stops
+)
+
+func newReadings(js jetstream.JetStream) *readings {
+	return &readings{js: js, queue: make(chan pendingReading, readingsQueue)}
+}
+
+// add takes a reading. It does not block: with the queue full, the reading is logged whole instead.
+func (r *readings) add(a meter.Answer) {
+	b, err := json.Marshal(a)
+	if err != nil {
+		slog.Error("a reading cannot be encoded", "concentrator", a.Concentrator, "meter", a.Meter, "err", err)
+		return
+	}
+	select {
+	case r.queue <- pendingReading{id: nuid.Next(), subject: meter.SubjectReading(a.Concentrator), body: b}:
+	default:
+		slog.Error("the stream has been away for too long: this reading is only in the log", "reading", string(b))
+	}
+}
+
+// run publishes until ctx ends, then gives what waits a last chance.
+func (r *readings) run(ctx context.Context) {
+	last, giveUp := context.WithCancel(context.WithoutCancel(ctx))
+	defer giveUp()
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(readingsLast, giveUp) })
+	defer stop()
+	flight := make(chan pendingReading, readingsFlight)
+	settled := make(chan struct{})
+	go func() {
+		defer close(settled)
+		for p := range flight {
+			r.settle(last, p)
+		}
+	}()
+	defer func() { close(flight); <-settled }()
+	for {
+		select {
+		case p := <-r.queue:
+			flight <- r.publish(p)
+		case <-ctx.Done():
+			for {
+				select {
+				case p := <-r.queue:
+					flight <- r.publish(p)
+				default:
+					return
+				}
+			}
+		}
+	}
+}
+
+func (r *readings) publish(p pendingReading) pendingReading {
+	ack, err := r.js.PublishAsync(p.subject, p.body, jetstream.WithMsgID(p.id))
+	if err != nil {
+		slog.Debug("a reading could not be published, trying again", "err", err)
+	}
+	p.ack = ack
+	return p
+}
+
+// settle waits until the stream has p, publishing it again as often as it takes, or until last ends.
+func (r *readings) settle(last context.Context, p pendingReading) {
+	for {
+		if p.ack != nil {
+			select {
+			case <-p.ack.Ok():
+				return
+			case err := <-p.ack.Err():
+				slog.Warn("the stream did not take a reading, trying again", "subject", p.subject, "err", err)
+			case <-last.Done():
+			}
+		}
+		if !pause(last, readingsPause) {
+			slog.Error("stopped before the stream had this reading", "reading", string(p.body))
+			return
+		}
+		p = r.publish(p)
+	}
+}

@@ -1,0 +1,37 @@
+package simulator
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"time"
+)
+
+// Config is what a simulated town needs to know. Its tags declare flags, environment and --help.
+type Config struct {
+	Gateway   string        `help:"Where the concentrators dial in: a gateway's cjt188 listener." placeholder:"HOST:PORT" default:"127.0.0.1:7188"`
+	Town      Town          `name:"simulate" help:"Size of the simulated town, 0 for none." placeholder:"CONCENTRATORSxMETERS" default:"3x20"`
+	Heartbeat time.Duration `help:"How often a concentrator sends its heartbeat LOG, 0 for never." default:"30s"`
+	Delay     time.Duration `help:"How long a meter takes to answer." default:"0s"`
+	Seed      uint64        `help:"What the faults are drawn from: the same seed and requests give the same faults." default:"1"`
+	Control   string        `help:"Where to serve HTTP for pulling plugs: GET /concentrators, POST /concentrators/101/unplug and /plug. Empty for nowhere." placeholder:"HOST:PORT"`
+	Faults    Faults        `embed:"" prefix:"fault-"`
+}
+
+func (c Config) validate() error {
+	if err := c.Town.validate(); err != nil {
+		return err
+	}
+	if c.Town.Concentrators > 0 {
+		if _, _, err := net.SplitHostPort(c.Gateway); err != nil {
+			return fmt.Errorf("the gateway's address %q is not HOST:PORT: %w", c.Gateway, err)
+		}
+	}
+	if c.Heartbeat < 0 {
+		return fmt.Errorf("the heartbeat interval %s is negative, 0 means never", c.Heartbeat)
+	}
+	if c.Delay < 0 {
+		return errors.New("the delay " + c.Delay.String() + " is negative")
+	}
+	return c.Faults.validate()
+}
