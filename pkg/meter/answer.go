@@ -52,6 +52,7 @@ type Answer struct {
 	Meter        Address        `json:"meter,omitzero"`
 	Stage        Stage          `json:"stage"`
 	Position     int            `json:"position,omitempty"` // 1 is next; StageQueued only
+	WaitMS       int64          `json:"wait_ms,omitempty"`  // estimate until the frame goes out; StageQueued only
 	Source       Source         `json:"source,omitempty"`   // StageDone only
 	At           time.Time      `json:"at,omitzero"`        // when the reading came off the wire, or the stage was reached
 	Reading      *Reading       `json:"reading,omitempty"`

@@ -26,15 +26,32 @@ type Command struct {
 	Timeout time.Duration
 	// MaxAge lets a reading that came off the wire at most this long ago be the answer. Zero: read the meter.
 	MaxAge time.Duration
+	// Lane is LaneInteractive unless somebody says otherwise.
+	Lane Lane
 	// Stages asks for the stages before the answer too.
 	Stages bool
 }
+
+// Lane is which of a bus's two queues a command waits in.
+type Lane uint8
+
+const (
+	LaneInteractive Lane = iota + 1 // somebody watches
+	LaneBatch                       // a job that can wait
+)
+
+var lanes = newNames("lane", map[Lane]string{LaneInteractive: "interactive", LaneBatch: "batch"})
+
+func (l Lane) String() string                { return lanes.text(l) }
+func (l Lane) MarshalText() ([]byte, error)  { return lanes.marshal(l) }
+func (l *Lane) UnmarshalText(b []byte) error { return lanes.unmarshal(l, b) }
 
 type commandJSON struct {
 	ID        *CommandID `json:"id,omitempty"`
 	Meter     *Address   `json:"meter"`
 	TimeoutMS *int64     `json:"timeout_ms,omitempty"`
 	MaxAgeMS  *int64     `json:"max_age_ms,omitempty"`
+	Lane      *Lane      `json:"lane,omitempty"`
 	Stages    bool       `json:"stages,omitempty"`
 }
 
@@ -51,7 +68,7 @@ func ParseCommand(b []byte) (Command, error) {
 
 // UnmarshalJSON is ParseCommand without its bound on size.
 func (c *Command) UnmarshalJSON(b []byte) error {
-	*c = Command{Timeout: DefaultTimeout}
+	*c = Command{Timeout: DefaultTimeout, Lane: LaneInteractive}
 	if t := bytes.TrimLeft(b, " \t\r\n"); len(t) == 0 || t[0] != '{' {
 		return Errorf(CodeBadCommand, `a command is a JSON object such as {"meter":"101001"}`)
 	}
@@ -67,6 +84,9 @@ func (c *Command) UnmarshalJSON(b []byte) error {
 		return Errorf(CodeBadCommand, `the field "meter" is missing`)
 	}
 	c.Meter, c.Stages = *j.Meter, j.Stages
+	if j.Lane != nil {
+		c.Lane = *j.Lane
+	}
 	if c.Timeout, err = milliseconds("timeout_ms", j.TimeoutMS, time.Millisecond, MaxTimeout, DefaultTimeout); err != nil {
 		return err
 	}
@@ -79,6 +99,9 @@ func (c Command) MarshalJSON() ([]byte, error) {
 	j := commandJSON{Meter: &c.Meter, Stages: c.Stages}
 	if !c.ID.IsZero() {
 		j.ID = &c.ID
+	}
+	if c.Lane == LaneBatch {
+		j.Lane = &c.Lane
 	}
 	if c.Timeout != DefaultTimeout {
 		ms := c.Timeout.Milliseconds()

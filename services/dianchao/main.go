@@ -65,10 +65,12 @@ func (c gatewayCommand) Run(ctx context.Context) error {
 }
 
 type simulatorCommand struct {
+	Gateway          string `default:"127.0.0.1:7188" placeholder:"HOST:PORT" help:"Where the concentrators dial in: a gateway's cjt188 listener."`
 	simulator.Config `embed:""`
 }
 
 func (c simulatorCommand) Run(ctx context.Context) error {
+	c.Config.Gateway = c.Gateway
 	s, err := simulator.New(c.Config)
 	if err != nil {
 		return err
@@ -101,6 +103,13 @@ func options() []kong.Option {
 		kong.Description("点抄: read one water meter now. Every flag can also be set in the environment, as DIANCHAO_ and the flag's name."),
 		kong.DefaultEnvars("DIANCHAO"),
 		kong.Vars{"version": version},
+		kong.ValueFormatter(func(v *kong.Value) string {
+			help := kong.DefaultHelpValueFormatter(v)
+			if v.HasDefault && v.Default != "" && v.Flag.PlaceHolder != "" {
+				help += " (default " + v.Default + ")"
+			}
+			return help
+		}),
 	}
 }
 

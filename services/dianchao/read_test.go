@@ -78,7 +78,7 @@ func online(t *testing.T, s *standalone, concentrator string) {
 }
 
 func TestMetersThatNobodyHereSimulates(t *testing.T) {
-	s := boot(t, func(c *standaloneCommand) { c.Town = simulator.Town{} })
+	s := boot(t, func(c *standaloneCommand) { c.Simulator.Town = simulator.Town{} })
 	plugInForeignDTU(t, s.gateway.Address("cjt188"), "301")
 	online(t, s, "301")
 	for _, row := range []struct{ name, address, want string }{
@@ -164,7 +164,7 @@ func (s *session) answer(id string) (meter.Answer, error) {
 func TestFiftyClientsOverTwoHundredConcentratorsLoseNothingAndMixNothingUp(t *testing.T) {
 	const clients, reads, concentrators, meters = 50, 20, 200, 5
 	s := boot(t, func(c *standaloneCommand) {
-		c.Town = simulator.Town{Concentrators: concentrators, Meters: meters}
+		c.Simulator.Town = simulator.Town{Concentrators: concentrators, Meters: meters}
 		c.Gateway.BusGap = 0
 	})
 	var all sync.WaitGroup

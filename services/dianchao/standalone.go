@@ -17,11 +17,11 @@ import (
 // standaloneCommand composes the services over an embedded NATS; they reach each other over NATS and TCP only,
 // as they do when each is a process of its own.
 type standaloneCommand struct {
-	NATS    string         `name:"nats" default:"127.0.0.1:4222" placeholder:"HOST:PORT" help:"Where the embedded NATS listens, for the NATS CLI."`
-	Store   string         `placeholder:"DIR" help:"Where the embedded NATS keeps its files. Default: a temporary directory, removed at the end."`
-	Edge    edge.Config    `embed:""`
-	Gateway gateway.Config `embed:""`
-	Town    simulator.Town `name:"simulate" default:"3x20" placeholder:"CONCENTRATORSxMETERS" help:"The simulated town; 0 for none."`
+	NATS      string           `name:"nats" default:"127.0.0.1:4222" placeholder:"HOST:PORT" help:"Where the embedded NATS listens, for the NATS CLI."`
+	Store     string           `placeholder:"DIR" help:"Where the embedded NATS keeps its files. Default: a temporary directory, removed at the end."`
+	Edge      edge.Config      `embed:""`
+	Gateway   gateway.Config   `embed:""`
+	Simulator simulator.Config `embed:""`
 }
 
 const simulatedProtocol = "cjt188"
@@ -89,7 +89,7 @@ func (s *standalone) compose() (err error) {
 	if s.gateway, err = gateway.New(c.Gateway); err != nil {
 		return err
 	}
-	for _, m := range c.Town.Directory() {
+	for _, m := range c.Simulator.Town.Directory() {
 		c.Edge.Directory = append(c.Edge.Directory, edge.ListedMeter(m))
 	}
 	s.edge, err = edge.New(c.Edge)
@@ -98,7 +98,7 @@ func (s *standalone) compose() (err error) {
 
 // startTown starts the simulator, if one is wanted, and waits until every concentrator has logged in.
 func (s *standalone) startTown(ctx context.Context, group *errgroup.Group) bool {
-	if s.config.Town.Concentrators == 0 {
+	if s.config.Simulator.Town.Concentrators == 0 {
 		return true
 	}
 	town, err := s.newTown()
@@ -108,7 +108,7 @@ func (s *standalone) startTown(ctx context.Context, group *errgroup.Group) bool 
 	}
 	s.simulator = town
 	group.Go(func() error { return town.Run(ctx) })
-	return reached(ctx, town.Ready())
+	return reached(ctx, town.Ready()) && reached(ctx, s.gateway.Holds(s.config.Simulator.Town.Concentrators))
 }
 
 func (s *standalone) newTown() (*simulator.Simulator, error) {
@@ -116,7 +116,9 @@ func (s *standalone) newTown() (*simulator.Simulator, error) {
 	if address == "" {
 		return nil, fmt.Errorf("the simulated town needs --listen %s=HOST:PORT (or --simulate 0)", simulatedProtocol)
 	}
-	return simulator.New(simulator.Config{Gateway: address, Town: s.config.Town})
+	c := s.config.Simulator
+	c.Gateway = address
+	return simulator.New(c)
 }
 
 // reached waits for ready; false if ctx ended first.
@@ -134,7 +136,7 @@ func (s *standalone) announce() {
 	fmt.Printf("  console        %s\n", localhost(s.edge.URL()))
 	fmt.Printf("  NATS           %s\n", s.nats.URL())
 	fmt.Printf("  concentrators  %s\n", addresses(s.gateway, s.config.Gateway.Listen))
-	if t := s.config.Town; t.Concentrators > 0 {
+	if t := s.config.Simulator.Town; t.Concentrators > 0 {
 		fmt.Printf("  simulated      %d concentrators with %d meters each, e.g. meter 101001 behind 101\n", t.Concentrators, t.Meters)
 	}
 	fmt.Printf("\n  Ctrl-C stops it.\n\n")

@@ -101,7 +101,7 @@ func (s *session) hear(id meter.CommandID, stage meter.Stage, answer []byte) boo
 		s.deliver(c, stage, answer)
 		return true
 	}
-	c.heard, c.retry = stage, nil
+	c.heard = stage
 	if c.Command.Stages {
 		s.deliver(c, stage, answer)
 	}

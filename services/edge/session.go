@@ -184,10 +184,17 @@ func (s *session) forget() {
 	}
 }
 
+// failure is a failed meter.Answer that leaves out what a command did not say or said wrongly.
+type failure struct {
+	ID           meter.CommandID      `json:"id,omitzero"`
+	Concentrator meter.ConcentratorID `json:"concentrator,omitzero"`
+	Meter        meter.Address        `json:"meter,omitzero"`
+	Stage        meter.Stage          `json:"stage"`
+	At           time.Time            `json:"at"`
+	Error        *meter.Error         `json:"error"`
+}
+
 // failedAnswer is the terminal answer that the edge gives itself.
 func failedAnswer(r read, why *meter.Error) []byte {
-	return encode(meter.Answer{
-		ID: r.Command.ID, Concentrator: r.Concentrator, Meter: r.Command.Meter,
-		Stage: meter.StageFailed, At: time.Now().UTC(), Error: why,
-	})
+	return encode(failure{r.Command.ID, r.Concentrator, r.Command.Meter, meter.StageFailed, time.Now().UTC(), why})
 }

@@ -52,7 +52,7 @@ type socket struct {
 	session  *session
 	cut      context.CancelFunc // breaks the connection at once
 
-	out       chan []byte
+	out       *queue
 	subscribe chan bool    // the newest wish to follow the links, or not to
 	lastSign  atomic.Int64 // when something came from the client last, Unix nanoseconds
 
@@ -66,7 +66,7 @@ type socket struct {
 func (e *Edge) serveSocket(w http.ResponseWriter, r *http.Request) {
 	k := &socket{
 		edge: e,
-		out:  make(chan []byte, sendQueue), subscribe: make(chan bool, 1), ended: make(chan struct{}),
+		out:  newQueue(sendQueue), subscribe: make(chan bool, 1), ended: make(chan struct{}),
 	}
 	offered := offeredSubprotocols(r)
 	k.protocol = &clickToCopy{socket: k}
@@ -129,9 +129,7 @@ func (k *socket) sign() { k.lastSign.Store(time.Now().UnixNano()) }
 
 // send queues a message. A client that reads too slowly for the queue is closed.
 func (k *socket) send(text []byte) {
-	select {
-	case k.out <- text:
-	default:
+	if !k.out.push(text) {
 		k.end(closeTooSlow, fmt.Sprintf("%d messages wait to be read", sendQueue))
 	}
 }
@@ -210,11 +208,16 @@ func (k *socket) write(ctx context.Context) {
 	var idle <-chan struct{} // nil until the node drains
 	var leave websocket.StatusCode
 	var links follower
-	err := k.put(ctx, k.protocol.greeting())
+	var err error
+	if !k.hasEnded() {
+		err = k.put(ctx, k.protocol.greeting())
+	}
 	for err == nil {
 		select {
-		case text := <-k.out:
-			err = k.put(ctx, text)
+		case <-k.out.ready:
+			if text := k.out.pop(); text != nil {
+				err = k.put(ctx, text)
+			}
 		case <-k.ended:
 			k.hangUp(ctx)
 			return
@@ -282,8 +285,8 @@ func (k *socket) hangUp(ctx context.Context) {
 	}
 	grace := time.AfterFunc(k.edge.pace.handshake, k.cut)
 	defer grace.Stop()
-	for k.code != closeTooSlow && len(k.out) > 0 {
-		if k.put(ctx, <-k.out) != nil {
+	for text := k.out.pop(); text != nil && k.code != closeTooSlow; text = k.out.pop() {
+		if k.put(ctx, text) != nil {
 			return
 		}
 	}

@@ -75,7 +75,7 @@ func (g *Gateway) command(m *nats.Msg) {
 	}
 	c := &command{gateway: g, link: l, askers: []asker{{m.Reply, wish.Stages}}}
 	c.Command = scheduler.Command{
-		ID: wish.ID, Target: scheduler.Target{Concentrator: concentrator, Meter: canonical}, Asked: wish.Meter,
+		ID: wish.ID, Target: scheduler.Target{Concentrator: concentrator, Meter: canonical}, Asked: wish.Meter, Lane: wish.Lane,
 		Arrived: now, Deadline: deadline, MaxAge: wish.MaxAge, Emit: c.emit,
 	}
 	if wish.ID.IsZero() {

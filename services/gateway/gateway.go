@@ -89,6 +89,7 @@ type Gateway struct {
 	addresses map[string]string // protocol → where it listens
 	holders   map[meter.ConcentratorID]*holding
 	links     map[*link]struct{}
+	waiting   []waiting
 	wait      sync.WaitGroup // of the links
 }
 

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"slices"
 	"time"
 
 	"github.com/dianchao/dianchao/pkg/meter"
@@ -18,6 +19,7 @@ func (g *Gateway) hold(l *link, c meter.ConcentratorID) {
 	older := g.holders[c]
 	g.holders[c] = &holding{l, sub}
 	g.presence.set(l.announcement(c, meter.LinkUp))
+	g.tellWaiting()
 	g.mu.Unlock()
 	if older != nil {
 		_ = older.sub.Unsubscribe() // an error says that NATS is gone, and the subscription with it
@@ -62,4 +64,30 @@ func (g *Gateway) holder(c meter.ConcentratorID) *link {
 		return h.link
 	}
 	return nil
+}
+
+// Holds returns a channel that is closed once the gateway holds the links of n concentrators.
+func (g *Gateway) Holds(n int) <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	w := waiting{n, make(chan struct{})}
+	g.waiting = append(g.waiting, w)
+	g.tellWaiting()
+	return w.reached
+}
+
+type waiting struct {
+	n       int
+	reached chan struct{}
+}
+
+// tellWaiting closes what Holds handed out and has come true. mu is held.
+func (g *Gateway) tellWaiting() {
+	g.waiting = slices.DeleteFunc(g.waiting, func(w waiting) bool {
+		if len(g.holders) < w.n {
+			return false
+		}
+		close(w.reached)
+		return true
+	})
 }

@@ -36,6 +36,7 @@ const (
 	presenceWriters = 8
 	presenceTimeout = 5 * time.Second
 	presencePause   = time.Second
+	presenceLast    = time.Second // for what waits when the gateway stops
 )
 
 func newPresence(nc *nats.Conn, kv jetstream.KeyValue) *presence {
@@ -76,10 +77,12 @@ func (p *presence) write(ctx context.Context, s *shard) {
 		select {
 		case <-s.wake:
 		case <-ctx.Done():
-			p.drain(context.WithoutCancel(ctx), s)
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), presenceLast)
+			p.drain(last, s)
+			cancel()
 			return
 		}
-		for !p.drain(ctx, s) {
+		for !p.drain(context.WithoutCancel(ctx), s) {
 			if !pause(ctx, presencePause) {
 				break
 			}

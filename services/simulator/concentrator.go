@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	dialTimeout   = 5 * time.Second
+	dialTimeout    = 5 * time.Second
 	firstBackoff   = 250 * time.Millisecond
 	longestBackoff = 15 * time.Second
 )

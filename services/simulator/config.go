@@ -9,13 +9,13 @@ import (
 
 // Config is what a simulated town needs to know. Its tags declare flags, environment and --help.
 type Config struct {
-	Gateway   string        `help:"Where the concentrators dial in: a gateway's cjt188 listener." placeholder:"HOST:PORT" default:"127.0.0.1:7188"`
+	Gateway   string        `kong:"-"` // a gateway's cjt188 listener, HOST:PORT
 	Town      Town          `name:"simulate" help:"Size of the simulated town, 0 for none." placeholder:"CONCENTRATORSxMETERS" default:"3x20"`
-	Heartbeat time.Duration `help:"How often a concentrator sends its heartbeat LOG, 0 for never." default:"30s"`
-	Delay     time.Duration `help:"How long a meter takes to answer." default:"0s"`
-	Seed      uint64        `help:"What the faults are drawn from: the same seed and requests give the same faults." default:"1"`
-	Control   string        `help:"Where to serve HTTP for pulling plugs: GET /concentrators, POST /concentrators/101/unplug and /plug. Empty for nowhere." placeholder:"HOST:PORT"`
-	Faults    Faults        `embed:"" prefix:"fault-"`
+	Heartbeat time.Duration `name:"simulate-heartbeat" help:"How often a simulated concentrator sends its heartbeat LOG, 0 for never." default:"30s"`
+	Delay     time.Duration `name:"simulate-delay" help:"How long a simulated meter takes to answer." default:"0s"`
+	Seed      uint64        `name:"simulate-seed" help:"What the faults are drawn from: the same seed and requests give the same faults." default:"1"`
+	Control   string        `name:"simulate-control" help:"Where to serve HTTP for pulling plugs: GET /concentrators, POST /concentrators/101/unplug and /plug. Empty for nowhere." placeholder:"HOST:PORT"`
+	Faults    Faults        `embed:"" prefix:"simulate-fault-"`
 }
 
 func (c Config) validate() error {

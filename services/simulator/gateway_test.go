@@ -12,10 +12,13 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/dianchao/dianchao/pkg/driver"
+	"github.com/dianchao/dianchao/pkg/driver/cjt188"
 	"github.com/dianchao/dianchao/pkg/meter"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var gatewayDriver = cjt188.New()
 
 const patience = 20 * time.Second
 
@@ -59,7 +62,7 @@ func (g *testGateway) accept() {
 		if err != nil {
 			return
 		}
-		l := &testLink{t: g.t, conn: conn, protocol: newDriver().NewLink(false)}
+		l := &testLink{t: g.t, conn: conn, protocol: gatewayDriver.NewLink(false)}
 		g.serving.Go(func() {
 			if !l.login() {
 				conn.Close()
@@ -100,7 +103,7 @@ func (l *testLink) login() bool {
 
 // next is the next thing that stood in the bytes. The error is os.ErrDeadlineExceeded if nothing more came.
 func (l *testLink) next(deadline time.Time) (driver.Event, error) {
-	silence := newDriver().Traits().Quiet
+	silence := gatewayDriver.Traits().Quiet
 	ended := false
 	for {
 		if len(l.pending) > 0 {
@@ -146,7 +149,7 @@ func (l *testLink) send(frame []byte) {
 
 func (l *testLink) request(m string) driver.Exchange {
 	l.t.Helper()
-	a, err := newDriver().Canonical(address(l.t, m))
+	a, err := gatewayDriver.Canonical(address(l.t, m))
 	if err != nil {
 		l.t.Fatal(err)
 	}

@@ -4,13 +4,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
 	"os"
 	"slices"
 	"time"
+
+	"github.com/dianchao/dianchao/pkg/driver"
+	"github.com/dianchao/dianchao/pkg/driver/cjt188"
 )
+
+// downward tells frames apart in what the gateway sends: no registration and no heartbeats go that way.
+var downward = func() *cjt188.Driver {
+	d := cjt188.New()
+	d.Heartbeats = nil
+	return &d
+}()
 
 const (
 	heartbeat    = "LOG"
@@ -19,7 +30,11 @@ const (
 	maxWaiting   = 64 // answers that wait for their moment on one link
 )
 
-var errFaultHangUp = errors.New("the link was broken off, as the fault rates ask")
+// Why a link ended.
+var (
+	errClosed      = errors.New("the gateway closed the connection")
+	errFaultHangUp = errors.New("the link was broken off, as the fault rates ask")
+)
 
 // answer is bytes that wait for their moment.
 type answer struct {
@@ -34,8 +49,9 @@ type answer struct {
 type link struct {
 	*concentrator
 	conn        net.Conn
-	in          [2 * maxRequest]byte
-	have        int // bytes of in that are not used yet
+	protocol    driver.Link
+	in          [256]byte // more than a request with its preamble can have
+	have        int       // bytes of in that are not used yet
 	out         []answer
 	quietAt     time.Time // when what stands incomplete will not be completed any more; zero if nothing does
 	heartbeatAt time.Time // zero for never, as the next
@@ -46,7 +62,7 @@ type link struct {
 
 func newLink(c *concentrator, conn net.Conn) *link {
 	now := time.Now()
-	l := &link{concentrator: c, conn: conn}
+	l := &link{concentrator: c, conn: conn, protocol: downward.NewLink(true)}
 	// The first ones at random, so that a town that connects at once does not beat in step.
 	if every := c.town.config.Heartbeat; every > 0 {
 		l.heartbeatAt = now.Add(rand.N(every))
@@ -73,6 +89,9 @@ func (l *link) serve(ctx context.Context) error {
 			l.quietAt = now.Add(quiet)
 		}
 		l.take(now)
+		if errors.Is(err, io.EOF) {
+			return errClosed
+		}
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}
@@ -100,15 +119,13 @@ func (l *link) take(now time.Time) {
 	used := 0
 	for used < l.have {
 		ended := l.have-used == len(l.in) || !now.Before(l.quietAt)
-		request, n := nextRequest(l.in[used:l.have], ended)
+		event, n := l.protocol.Next(l.in[used:l.have], ended)
 		if n == 0 {
 			break
 		}
 		used += n
-		if request != nil {
-			l.served = true
-			l.town.requests.Add(1)
-			l.answer(*request, now)
+		if event.Kind == driver.Frame {
+			l.answer(event.Raw, now)
 		}
 	}
 	l.have = copy(l.in[:], l.in[used:l.have])
@@ -117,9 +134,15 @@ func (l *link) take(now time.Time) {
 	}
 }
 
-// answer puts what the bus says to a request in line, misfortunes included.
-func (l *link) answer(r request, now time.Time) {
-	p, ok := r.asks(l.town.config.Town, l.number)
+// answer puts what the bus says to a frame in line, misfortunes included.
+func (l *link) answer(frame []byte, now time.Time) {
+	request, err := cjt188.Parse(frame)
+	if err != nil || request.Control&cjt188.Reply != 0 {
+		return // no meter answers a meter
+	}
+	l.served = true
+	l.town.requests.Add(1)
+	p, ok := l.town.config.Town.asked(l.number, request)
 	if !ok {
 		return // nobody on this bus has that address
 	}
@@ -136,7 +159,7 @@ func (l *link) answer(r request, now time.Time) {
 	if m.late {
 		a.due = a.due.Add(faults.LateBy)
 	}
-	a.bytes = m.distort(r.replyOf(p, now), preamble)
+	a.bytes = m.distort(p.reply(request, now), len(wakeUp))
 	l.put(a)
 }
 

@@ -29,7 +29,7 @@ var epoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 // 0.01 every five minutes, and differs from every other meter's of the town by far more than it grows while an
 // answer travels. Leading zeros of m do not matter. It returns zero for what no town has.
 func Volume(c meter.ConcentratorID, m meter.Address, at time.Time) meter.Decimal {
-	p, ok := placeOf(m)
+	p, ok := placeOf(m.String())
 	if !ok || p.concentratorID() != c {
 		return meter.NewDecimal(0, volumeScale)
 	}

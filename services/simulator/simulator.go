@@ -87,7 +87,7 @@ func (s *Simulator) connectedFirst(number int) {
 
 // Frames is how many valid requests for this meter were seen on its bus, whether it answered or not.
 func (s *Simulator) Frames(c meter.ConcentratorID, m meter.Address) int {
-	p, ok := placeOf(m)
+	p, ok := placeOf(m.String())
 	if !ok || !s.config.Town.has(p) || p.concentratorID() != c {
 		return 0
 	}

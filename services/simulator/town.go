@@ -90,9 +90,8 @@ func (p place) address() meter.Address {
 }
 
 // placeOf takes a meter's address apart, with or without leading zeros. It returns false if no town has it.
-func placeOf(a meter.Address) (place, bool) {
-	digits := strings.TrimLeft(a.String(), "0")
-	n, err := strconv.ParseUint(digits, 10, 31)
+func placeOf(address string) (place, bool) {
+	n, err := strconv.ParseUint(address, 10, 31)
 	if err != nil {
 		return place{}, false
 	}

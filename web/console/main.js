@@ -50,7 +50,7 @@ addEventListener("hashchange", prefill);
 phone.addEventListener("change", layPanels);
 layPanels();
 prefill();
-(fields.concentrator.value ? fields.meter : fields.concentrator).focus({ preventScroll: true });
+if (!phone.matches) (fields.concentrator.value ? fields.meter : fields.concentrator).focus({ preventScroll: true });
 
 // A Chinese input method may leave full-width digits.
 function valueOf(field) {

@@ -1,18 +1,27 @@
 // Package scheduler decides what goes over one bus, and when.
 //
-// A bus (M-Bus, RS-485, a radio cell) is half duplex: while one meter is asked nobody else may talk. So:
+// A bus (M-Bus, RS-485, a radio cell) is half duplex: while one meter is asked nobody else may talk, and twenty
+// people and a nightly job want it at once. The rules:
 //
-//   - One exchange at a time. The next frame goes out Config.Gap after the last exchange ended, by its answer or
-//     by its timeout.
-//   - Commands are served in the order in which they came.
-//   - Commands for the same meter share one exchange, also when it is already on the wire: ten clicks are one
-//     frame and ten answers.
-//   - A command whose deadline passes while it waits is CodeExpired, and nothing is ever sent after the last
-//     waiter's deadline. One whose deadline passes while its exchange is on the wire is CodeMeterSilent; the
-//     bus stays taken until the answer or the response timeout all the same, because the meter may still talk.
-//   - An answer is only an answer to the exchange that asked. One that belongs to an exchange which timed out
-//     is late: counted and dropped.
-//   - At most Config.Queue commands are held; one more is CodeBusy.
+//  1. One exchange at a time, or Config.Window where a concentrator takes several requests. The next frame goes
+//     out Config.Gap after the last exchange ended, by its answer or by its timeout.
+//  2. Two lanes. Interactive commands go first, but while batch commands wait, every fifth exchange is theirs.
+//     Within a lane, first come first served.
+//  3. Commands for the same meter share one exchange, also when it is on the wire already: ten clicks are one
+//     frame and ten answers. An interactive command that joins a waiting batch exchange takes it over into its lane.
+//  4. A command whose deadline passes while it waits is CodeExpired, and nothing is sent after the last waiter's
+//     deadline. One whose deadline passes while its exchange is on the wire is CodeMeterSilent; the bus stays
+//     taken until the answer or the timeout all the same, because the meter may still talk.
+//  5. An answer is only an answer to the exchange that asked. One that belongs to an exchange which timed out is
+//     late: counted and dropped. Until it came, or twice the response timeout passed, whatever fits it is taken
+//     for it, so that protocols without serial numbers never hand it to the next question.
+//  6. Asking again helps against noise, not against silence: an exchange that timed out after bytes which were no
+//     valid answer goes to the head of its lane, at most Config.Retries times and inside the waiters' deadlines.
+//  7. A meter that was silent is skipped by the batch lane, at first for a minute, twice as long with every
+//     silence, at most half an hour; a click still asks it, and an answer of any kind ends it. Once a bus has
+//     answered a few times, a batch exchange waits four times the slowest answer seen lately instead of the
+//     whole response timeout. So a dead meter costs a night's job one short timeout.
+//  8. At most Config.Queue commands are held; one more is CodeBusy.
 //
 // A Bus is a plain state machine: it starts no goroutine and never looks at a clock, its caller passes the time
 // in and asks Wake when to come back. Its methods must not be called concurrently.
@@ -37,6 +46,8 @@ type Config struct {
 	Gap             time.Duration // silence between two exchanges
 	ResponseTimeout time.Duration // from a frame to its whole answer
 	Queue           int           // most commands held at once
+	Window          int           // exchanges on the wire at once; 0 counts as 1
+	Retries         int           // how often noise is answered by asking again
 	// Request makes the exchange that reads a meter.
 	Request func(meter.ConcentratorID, meter.Address) driver.Exchange
 }
@@ -46,6 +57,7 @@ type Command struct {
 	ID       meter.CommandID
 	Target   Target
 	Asked    meter.Address // the meter as the asker spells it
+	Lane     meter.Lane
 	Arrived  time.Time
 	Deadline time.Time
 	MaxAge   time.Duration
@@ -56,47 +68,54 @@ type Command struct {
 // job is one exchange to be and the commands that wait for it; the first of them caused it.
 type job struct {
 	target   Target
+	lane     meter.Lane
 	waiters  []*Command
-	exchange driver.Exchange // nil while queued
+	attempts int
+	position int // as last told to the waiters
+
+	// While it is on the wire:
+	exchange driver.Exchange
 	sentAt   time.Time
-	stray    []byte // bytes that came while it was on the wire and answered nothing
-	position int    // as last told to the waiters
+	until    time.Time // its timeout
+	stray    []byte    // what came and answered nothing
+}
+
+// Counts are what happened on a bus since it was made.
+type Counts struct {
+	Exchanges int // frames sent
+	Late      int // answers that came after their exchange had timed out
+	Retries   int // exchanges repeated because of noise
+	Skipped   int // batch commands refused because their meter was silent shortly before
 }
 
 // Bus is the schedule of one bus. Make it with New.
 type Bus struct {
 	config Config
-	queue  []*job
-	flying *job
+	lanes  lanes
+	flying []*job
 	free   time.Time // no frame goes out before
-	held   int       // commands in queue and flying
+	held   int       // commands in lanes and flying
 	silent []silence // exchanges that timed out, whose answers would be late
-	recent map[Target]recentReading
-	Late   int // answers that came after their exchange had timed out
+	pace   pace
+	mute   map[Target]muteMeter
+	recent recent
+	counts Counts
 }
 
-type silence struct {
-	exchange driver.Exchange
-	until    time.Time
-}
-
-type recentReading struct {
-	at      time.Time
-	reading *meter.Reading
-	frames  *meter.Frames
-	wire    time.Duration
-}
-
-const (
-	maxStray  = 512  // bytes kept to show with CodeBadAnswer
-	maxSilent = 16   // timed-out exchanges whose late answers are recognised
-	maxRecent = 1024 // readings kept for MaxAge
-	// lateFactor × the response timeout after its end, an exchange's answer is not expected any more.
-	lateFactor = 2
-)
+// maxStray is how many bytes are kept to show with CodeBadAnswer.
+const maxStray = 512
 
 // New returns the schedule of an idle bus.
-func New(c Config) *Bus { return &Bus{config: c} }
+func New(c Config) *Bus {
+	c.Window = max(1, c.Window)
+	return &Bus{config: c}
+}
+
+// Counts returns what happened so far.
+func (b *Bus) Counts() Counts { return b.counts }
+
+// Held is how many commands the bus holds.
+func (b *Bus) Held() int { return b.held }
 
 // Submit takes a command in. Its first stage is emitted before Submit returns.
 func (b *Bus) Submit(now time.Time, c *Command) {
@@ -104,7 +123,7 @@ func (b *Bus) Submit(now time.Time, c *Command) {
 		b.fail(now, c, meter.Errorf(meter.CodeExpired, "the deadline had passed when the command for meter %s arrived; nothing was sent, ask again", c.Asked))
 		return
 	}
-	if r, ok := b.recent[c.Target]; ok && c.MaxAge > 0 && now.Sub(r.at) <= c.MaxAge {
+	if r, ok := b.recent.get(c.Target); ok && c.MaxAge > 0 && now.Sub(r.at) <= c.MaxAge {
 		r.wire = 0
 		b.done(now, c, r, meter.SourceRecent, now)
 		return
@@ -113,39 +132,56 @@ func (b *Bus) Submit(now time.Time, c *Command) {
 		b.fail(now, c, meter.Errorf(meter.CodeBusy, "%d commands wait for concentrator %s already; ask again in a while", b.held, c.Target.Concentrator))
 		return
 	}
+	if err := b.skip(now, c); err != nil {
+		b.counts.Skipped++
+		b.fail(now, c, err)
+		return
+	}
 	b.held++
 	b.emit(now, c, meter.Answer{Stage: meter.StageAccepted})
-	if j := b.flying; j != nil && j.target == c.Target {
+	if j := find(b.flying, c.Target); j != nil {
 		j.waiters = append(j.waiters, c)
 		b.emit(now, c, meter.Answer{Stage: meter.StageSent})
 		return
 	}
-	i := slices.IndexFunc(b.queue, func(j *job) bool { return j.target == c.Target })
-	if i < 0 {
-		b.queue = append(b.queue, &job{target: c.Target})
-		i = len(b.queue) - 1
+	j := b.lanes.join(c)
+	if b.ready(now) && b.lanes.next() == j {
+		return // it goes out at once
 	}
-	j := b.queue[i]
-	j.waiters = append(j.waiters, c)
-	if i > 0 || !b.idle(now) {
-		j.position = i + 1
-		b.emit(now, c, meter.Answer{Stage: meter.StageQueued, Position: j.position})
+	b.tellPositions(now)
+	if len(j.waiters) > 1 {
+		b.tellPosition(now, c, j)
 	}
 }
 
-func (b *Bus) idle(now time.Time) bool { return b.flying == nil && !now.Before(b.free) }
+func find(jobs []*job, t Target) *job {
+	if i := slices.IndexFunc(jobs, func(j *job) bool { return j.target == t }); i >= 0 {
+		return jobs[i]
+	}
+	return nil
+}
+
+func (b *Bus) ready(now time.Time) bool {
+	return len(b.flying) < b.config.Window && !now.Before(b.free)
+}
+
+// Ready reports whether Start has a frame to send.
+func (b *Bus) Ready(now time.Time) bool { return b.lanes.next() != nil && b.ready(now) }
 
 // Start returns the frame that is to go out now, if one is.
 func (b *Bus) Start(now time.Time) (frame []byte, ok bool) {
 	b.expire(now)
-	if len(b.queue) == 0 || !b.idle(now) {
+	if !b.Ready(now) {
 		return nil, false
 	}
-	j := b.queue[0]
-	b.queue = slices.Delete(b.queue, 0, 1)
+	j := b.lanes.take()
 	j.exchange = b.config.Request(j.target.Concentrator, j.target.Meter)
-	j.sentAt = now
-	b.flying = j
+	j.sentAt, j.until = now, now.Add(b.timeout(j))
+	j.attempts++
+	j.stray = nil
+	b.flying = append(b.flying, j)
+	b.free = now.Add(b.config.Gap)
+	b.counts.Exchanges++
 	for _, c := range j.waiters {
 		b.emit(now, c, meter.Answer{Stage: meter.StageSent})
 	}
@@ -153,16 +189,41 @@ func (b *Bus) Start(now time.Time) (frame []byte, ok bool) {
 	return j.exchange.Frame(), true
 }
 
-// Ready reports whether Start has a frame to send.
-func (b *Bus) Ready(now time.Time) bool { return len(b.queue) > 0 && b.idle(now) }
+// timeout is how long j may take once it is sent.
+func (b *Bus) timeout(j *job) time.Duration {
+	if j.lane == meter.LaneBatch {
+		return b.pace.patience(b.config.ResponseTimeout)
+	}
+	return b.config.ResponseTimeout
+}
 
-// Advance ends what time has ended: waiters whose deadline passed, the exchange whose response timeout passed.
+// Advance ends what time has ended: waiters whose deadline passed, exchanges whose timeout passed.
 func (b *Bus) Advance(now time.Time) {
-	if j := b.flying; j != nil && !now.Before(j.sentAt.Add(b.config.ResponseTimeout)) {
-		b.rememberSilence(now, j.exchange)
-		b.end(now, j, func(c *Command) { b.unanswered(now, c, j) })
+	for _, j := range slices.Clone(b.flying) {
+		if !now.Before(j.until) {
+			b.timedOut(now, j)
+		}
 	}
 	b.expire(now)
+}
+
+func (b *Bus) timedOut(now time.Time, j *job) {
+	b.rememberSilence(now, j)
+	b.land(now, j)
+	if len(j.stray) == 0 {
+		b.wasSilent(now, j.target)
+	}
+	if len(j.stray) > 0 && j.attempts <= b.config.Retries && j.waitedForAfter(now.Add(b.config.Gap)) {
+		b.counts.Retries++
+		b.lanes.again(j)
+		b.tellPositions(now)
+		return
+	}
+	b.settle(j, func(c *Command) { b.unanswered(now, c, j) })
+}
+
+func (j *job) waitedForAfter(t time.Time) bool {
+	return slices.ContainsFunc(j.waiters, func(c *Command) bool { return c.Deadline.After(t) })
 }
 
 // Wake returns when Advance or Start next has something to do; false if that takes another event.
@@ -172,18 +233,20 @@ func (b *Bus) Wake() (at time.Time, ok bool) {
 			at, ok = t, true
 		}
 	}
-	if j := b.flying; j != nil {
-		sooner(j.sentAt.Add(b.config.ResponseTimeout))
+	deadlines := func(j *job) {
 		for _, c := range j.waiters {
 			sooner(c.Deadline)
 		}
-	} else if len(b.queue) > 0 {
+	}
+	for _, j := range b.flying {
+		sooner(j.until)
+		deadlines(j)
+	}
+	if b.lanes.next() != nil && len(b.flying) < b.config.Window {
 		sooner(b.free)
 	}
-	for _, j := range b.queue {
-		for _, c := range j.waiters {
-			sooner(c.Deadline)
-		}
+	for j := range b.lanes.all() {
+		deadlines(j)
 	}
 	return at, ok
 }
@@ -192,7 +255,7 @@ func (b *Bus) Wake() (at time.Time, ok bool) {
 type Receipt uint8
 
 const (
-	Answered Receipt = iota + 1 // it answered the exchange on the wire
+	Answered Receipt = iota + 1 // it answered an exchange on the wire
 	Late                        // it answered one that had timed out
 	Foreign                     // it answered nothing we asked
 )
@@ -200,50 +263,52 @@ const (
 // Receive takes a whole valid frame. For Answered with a reading, it returns that as a done answer without an
 // id, for whoever keeps readings; else nil.
 func (b *Bus) Receive(now time.Time, frame []byte) (Receipt, *meter.Answer) {
-	// Exchanges that timed out come first: in a protocol without serial numbers the first answer belongs to the
-	// first question.
-	b.forgetSilence(now)
-	for i, s := range b.silent {
-		if s.exchange.Judge(frame).Answers() {
-			b.silent = slices.Delete(b.silent, i, i+1)
-			b.Late++
-			return Late, nil
-		}
+	if b.isLate(now, frame) {
+		b.counts.Late++
+		return Late, nil
 	}
-	j := b.flying
-	if j == nil {
-		return Foreign, nil
-	}
-	v := j.exchange.Judge(frame)
-	switch {
-	case v.Reading != nil:
-		r := recentReading{
-			at: now, reading: v.Reading, wire: now.Sub(j.sentAt),
-			frames: &meter.Frames{Sent: j.exchange.Frame(), Received: slices.Clone(frame)},
+	for _, j := range b.flying {
+		v := j.exchange.Judge(frame)
+		if !v.Answers() {
+			continue
 		}
-		b.remember(j.target, r)
-		source := meter.SourceWire
-		b.end(now, j, func(c *Command) {
-			b.done(now, c, r, source, j.sentAt)
-			source = meter.SourceShared
-		})
-		a := answerOf(r, meter.SourceWire)
-		a.Concentrator, a.Meter, a.Stage = j.target.Concentrator, j.target.Meter, meter.StageDone
-		return Answered, &a
-	case v.Err != nil:
+		b.answered(now, j)
 		frames := &meter.Frames{Sent: j.exchange.Frame(), Received: slices.Clone(frame)}
-		b.end(now, j, func(c *Command) { b.failWith(now, c, v.Err, frames) })
-		return Answered, nil
-	default:
-		b.Stray(frame)
-		return Foreign, nil
+		if v.Err != nil {
+			b.settle(j, func(c *Command) { b.failWith(now, c, v.Err, frames) })
+			return Answered, nil
+		}
+		return Answered, b.read(now, j, v.Reading, frames)
 	}
+	b.Stray(frame)
+	return Foreign, nil
 }
 
-// Stray takes bytes that are no valid frame or no answer. If the exchange on the wire gets no answer, they show
-// what came instead.
+// answered takes a job that got its answer off the wire and learns from it.
+func (b *Bus) answered(now time.Time, j *job) {
+	b.pace.saw(now.Sub(j.sentAt))
+	delete(b.mute, j.target)
+	b.land(now, j)
+}
+
+// read answers the waiters of a job with what its meter said.
+func (b *Bus) read(now time.Time, j *job, r *meter.Reading, frames *meter.Frames) *meter.Answer {
+	said := recentReading{at: now, reading: r, frames: frames, wire: now.Sub(j.sentAt)}
+	b.recent.put(j.target, said)
+	source := meter.SourceWire
+	b.settle(j, func(c *Command) {
+		b.done(now, c, said, source, j.sentAt)
+		source = meter.SourceShared
+	})
+	a := said.answer(meter.SourceWire)
+	a.Concentrator, a.Meter = j.target.Concentrator, j.target.Meter
+	return &a
+}
+
+// Stray takes bytes that are no valid frame or no answer. If what is on the wire gets no answer, they show what
+// came instead.
 func (b *Bus) Stray(raw []byte) {
-	if j := b.flying; j != nil {
+	for _, j := range b.flying {
 		j.stray = append(j.stray, raw[:min(len(raw), maxStray-len(j.stray))]...)
 	}
 }
@@ -251,7 +316,7 @@ func (b *Bus) Stray(raw []byte) {
 // Cancel withdraws a command; it gets CodeCancelled. False if the bus does not hold it.
 func (b *Bus) Cancel(now time.Time, c *Command) bool {
 	found := false
-	b.drop(func(w *Command) bool {
+	b.drop(func(w *Command, _ *job) bool {
 		if w != c {
 			return false
 		}
@@ -263,139 +328,75 @@ func (b *Bus) Cancel(now time.Time, c *Command) bool {
 	return found
 }
 
+// Unsent takes every command off the bus whose frame is not on the wire, without a word to its asker, so that
+// another bus can have it.
+func (b *Bus) Unsent() []*Command {
+	var all []*Command
+	b.drop(func(c *Command, j *job) bool {
+		if j.exchange != nil && slices.Contains(b.flying, j) {
+			return false
+		}
+		all = append(all, c)
+		return true
+	})
+	return all
+}
+
 // Close fails every command with err; the link is gone.
 func (b *Bus) Close(now time.Time, err *meter.Error) {
-	b.drop(func(c *Command) bool {
+	b.drop(func(c *Command, _ *job) bool {
 		b.fail(now, c, err)
 		return true
 	})
 	b.flying = nil
 }
 
-// Held is how many commands the bus holds.
-func (b *Bus) Held() int { return b.held }
-
 // expire fails the waiters whose deadline has passed. An exchange on the wire goes on without them.
 func (b *Bus) expire(now time.Time) {
-	before := len(b.queue)
-	b.drop(func(c *Command) bool {
+	if b.drop(func(c *Command, j *job) bool {
 		if now.Before(c.Deadline) {
 			return false
 		}
-		if j := b.flying; j != nil && slices.Contains(j.waiters, c) {
+		if slices.Contains(b.flying, j) {
 			b.unanswered(now, c, j)
 		} else {
 			b.fail(now, c, meter.Errorf(meter.CodeExpired, "the deadline passed while meter %s waited for the bus of concentrator %s; nothing was sent, ask again with more time", c.Asked, c.Target.Concentrator))
 		}
 		return true
-	})
-	if len(b.queue) != before {
+	}) {
 		b.tellPositions(now)
 	}
 }
 
-// drop removes the commands that gone says are gone, and the queued jobs that nobody waits for any more.
-func (b *Bus) drop(gone func(*Command) bool) {
+// drop removes the commands that gone says are gone, and the waiting jobs that nobody waits for any more. It
+// reports whether any was removed.
+func (b *Bus) drop(gone func(*Command, *job) bool) bool {
+	before := b.held
 	sieve := func(j *job) {
-		before := len(j.waiters)
-		j.waiters = slices.DeleteFunc(j.waiters, gone)
-		b.held -= before - len(j.waiters)
+		n := len(j.waiters)
+		j.waiters = slices.DeleteFunc(j.waiters, func(c *Command) bool { return gone(c, j) })
+		b.held -= n - len(j.waiters)
 	}
-	if b.flying != nil {
-		sieve(b.flying)
+	for _, j := range b.flying {
+		sieve(j)
 	}
-	b.queue = slices.DeleteFunc(b.queue, func(j *job) bool {
+	b.lanes.sieve(func(j *job) bool {
 		sieve(j)
 		return len(j.waiters) == 0
 	})
+	return b.held != before
 }
 
-// end takes the exchange off the wire and answers its waiters.
-func (b *Bus) end(now time.Time, j *job, answer func(*Command)) {
-	b.flying = nil
+// land takes a job off the wire.
+func (b *Bus) land(now time.Time, j *job) {
+	b.flying = slices.DeleteFunc(b.flying, func(f *job) bool { return f == j })
 	b.free = now.Add(b.config.Gap)
+}
+
+// settle answers all waiters of a job that is over.
+func (b *Bus) settle(j *job, answer func(*Command)) {
 	b.held -= len(j.waiters)
 	for _, c := range j.waiters {
 		answer(c)
 	}
-}
-
-func (b *Bus) tellPositions(now time.Time) {
-	for i, j := range b.queue {
-		if j.position == 0 || j.position == i+1 {
-			continue
-		}
-		j.position = i + 1
-		for _, c := range j.waiters {
-			b.emit(now, c, meter.Answer{Stage: meter.StageQueued, Position: j.position})
-		}
-	}
-}
-
-// unanswered fails a command whose exchange is on the wire and has no answer.
-func (b *Bus) unanswered(now time.Time, c *Command, j *job) {
-	err := meter.Errorf(meter.CodeMeterSilent, "meter %s did not answer in time; check its address, its wiring and its battery", c.Asked)
-	if len(j.stray) > 0 {
-		err = meter.Errorf(meter.CodeBadAnswer, "meter %s was asked, and what came was no valid answer of it: %X; look for a second meter with this address, noise on the bus, or a wrong protocol", c.Asked, j.stray)
-	}
-	b.failWith(now, c, err, &meter.Frames{Sent: j.exchange.Frame(), Received: slices.Clone(j.stray)})
-}
-
-func (b *Bus) rememberSilence(now time.Time, e driver.Exchange) {
-	if len(b.silent) == maxSilent {
-		b.silent = slices.Delete(b.silent, 0, 1)
-	}
-	b.silent = append(b.silent, silence{e, now.Add(lateFactor * b.config.ResponseTimeout)})
-}
-
-func (b *Bus) forgetSilence(now time.Time) {
-	b.silent = slices.DeleteFunc(b.silent, func(s silence) bool { return now.After(s.until) })
-}
-
-// remember keeps a reading for MaxAge. When full, the oldest goes.
-func (b *Bus) remember(t Target, r recentReading) {
-	if b.recent == nil {
-		b.recent = make(map[Target]recentReading)
-	}
-	if _, there := b.recent[t]; !there && len(b.recent) >= maxRecent {
-		var oldest Target
-		first := true
-		for t, r := range b.recent {
-			if first || r.at.Before(b.recent[oldest].at) {
-				oldest, first = t, false
-			}
-		}
-		delete(b.recent, oldest)
-	}
-	b.recent[t] = r
-}
-
-func answerOf(r recentReading, s meter.Source) meter.Answer {
-	return meter.Answer{Source: s, At: r.at, Reading: r.reading, Frames: r.frames, Timing: &meter.Timing{Wire: r.wire.Milliseconds()}}
-}
-
-func (b *Bus) done(now time.Time, c *Command, r recentReading, s meter.Source, sentAt time.Time) {
-	a := answerOf(r, s)
-	a.Stage = meter.StageDone
-	a.Timing.Queue = max(0, sentAt.Sub(c.Arrived)).Milliseconds()
-	a.Timing.Total = now.Sub(c.Arrived).Milliseconds()
-	b.emit(now, c, a)
-}
-
-func (b *Bus) fail(now time.Time, c *Command, err *meter.Error) { b.failWith(now, c, err, nil) }
-
-func (b *Bus) failWith(now time.Time, c *Command, err *meter.Error, frames *meter.Frames) {
-	b.emit(now, c, meter.Answer{
-		Stage: meter.StageFailed, Error: err, Frames: frames,
-		Timing: &meter.Timing{Total: now.Sub(c.Arrived).Milliseconds()},
-	})
-}
-
-func (b *Bus) emit(now time.Time, c *Command, a meter.Answer) {
-	a.ID, a.Concentrator, a.Meter = c.ID, c.Target.Concentrator, c.Asked
-	if a.At.IsZero() {
-		a.At = now
-	}
-	a.At = a.At.UTC().Truncate(time.Millisecond)
-	c.Emit(a)
 }

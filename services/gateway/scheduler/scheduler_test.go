@@ -64,7 +64,7 @@ var concentrator = must(meter.ParseConcentratorID("101"))
 func (w *wire) command(id, address string, timeout time.Duration) *Command {
 	a := must(meter.ParseAddress(address))
 	return &Command{
-		ID: must(meter.ParseCommandID(id)), Target: Target{concentrator, a}, Asked: a,
+		ID: must(meter.ParseCommandID(id)), Target: Target{concentrator, a}, Asked: a, Lane: meter.LaneInteractive,
 		Arrived: w.now, Deadline: w.now.Add(timeout),
 		Emit: func(a meter.Answer) { w.got[id] = append(w.got[id], tell(a)) },
 	}
@@ -233,8 +233,8 @@ func TestSilenceAndLateAnswers(t *testing.T) {
 	w.hears("1 1 666", Foreign) // it cannot come twice
 	w.hears("2 1 42", Answered)
 	w.told("c", "accepted", "queued 1", "sent", "done wire 42")
-	if w.bus.Late != 1 {
-		t.Fatalf("%d late answers counted", w.bus.Late)
+	if w.bus.Counts().Late != 1 {
+		t.Fatalf("%d late answers counted", w.bus.Counts().Late)
 	}
 }
 
@@ -314,8 +314,8 @@ func TestOnlySoManyRecentReadingsAreKept(t *testing.T) {
 		w.sends(fmt.Sprintf("%d %d", i+1, i))
 		w.hears(fmt.Sprintf("%d %d 1", i+1, i), Answered)
 	}
-	if _, ok := w.bus.recent[Target{concentrator, must(meter.ParseAddress("0"))}]; ok || len(w.bus.recent) != maxRecent {
-		t.Fatalf("%d are kept, the oldest too: %v", len(w.bus.recent), ok)
+	if _, ok := w.bus.recent.readings[Target{concentrator, must(meter.ParseAddress("0"))}]; ok || len(w.bus.recent.readings) != maxRecent {
+		t.Fatalf("%d are kept, the oldest too: %v", len(w.bus.recent.readings), ok)
 	}
 }
 
