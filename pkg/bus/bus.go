@@ -85,6 +85,9 @@ func Connect(ctx context.Context, o Options) (*nats.Conn, error) {
 	}
 }
 
+// LeaseTTL is how long after its last sign a gateway counts as alive.
+const LeaseTTL = 10 * time.Second
+
 const (
 	readingsMaxAge   = 7 * 24 * time.Hour
 	readingsMaxBytes = 1 << 30
@@ -99,6 +102,15 @@ func Provision(ctx context.Context, js jetstream.JetStream, replicas int) error 
 		Replicas:    replicas,
 	}); err != nil {
 		return fmt.Errorf("create the bucket %s: %w", meter.BucketLinks, explain(err))
+	}
+	if _, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
+		Bucket:      meter.BucketGateways,
+		Description: "which gateways are alive",
+		TTL:         LeaseTTL,
+		Storage:     jetstream.MemoryStorage,
+		Replicas:    replicas,
+	}); err != nil {
+		return fmt.Errorf("create the bucket %s: %w", meter.BucketGateways, explain(err))
 	}
 	if _, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 		Name:        meter.StreamReadings,

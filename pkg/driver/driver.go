@@ -39,6 +39,11 @@ type Traits struct {
 	// Quiet is the silence after which bytes that stand incomplete will not be completed any more. Zero if
 	// only the end of an exchange tells.
 	Quiet time.Duration
+	// Window is how many exchanges a concentrator takes at once; 0 counts as 1.
+	Window int
+	// Retries is how often an exchange is repeated because what came was noise. 0 for meters that allow one readout
+	// in a while and must not be asked blindly.
+	Retries int
 	// MaxFrame bounds how many bytes can stand incomplete.
 	MaxFrame int
 }

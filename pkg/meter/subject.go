@@ -16,6 +16,7 @@ const (
 // Names of what JetStream holds.
 const (
 	BucketLinks    = "links"
+	BucketGateways = "gateways"
 	StreamReadings = "READINGS"
 )
 

@@ -70,8 +70,13 @@ func (b *board) note(l meter.Link) {
 	b.links[l.Concentrator] = posted{l, b.last}
 	b.changes = append(b.changes, change{b.last, l.Concentrator})
 	if len(b.changes) > 2*len(b.links)+64 {
-		b.changes = slices.DeleteFunc(b.changes, func(c change) bool { return b.links[c.concentrator].at != c.at })
+		b.tidy()
 	}
+}
+
+// tidy drops the changes that do not count any more.
+func (b *board) tidy() {
+	b.changes = slices.DeleteFunc(b.changes, func(c change) bool { return b.links[c.concentrator].at != c.at })
 }
 
 // remove forgets a concentrator. The protocol has no word for that, so every follower starts anew.
@@ -82,7 +87,7 @@ func (b *board) remove(c meter.ConcentratorID) {
 		return
 	}
 	delete(b.links, c)
-	b.changes = slices.DeleteFunc(b.changes, func(ch change) bool { return ch.concentrator == c })
+	b.tidy()
 	b.round++
 }
 

@@ -32,9 +32,9 @@ func (f *follower) follow(wish bool) {
 	}
 }
 
-// next returns the message that is due, nil if there is none after all.
-func (f *follower) next(b *board) []byte {
-	links, place, full, more, turned := b.after(f.place, presenceLinks)
+// next returns the message that is due, with at most limit links; nil if there is none after all.
+func (f *follower) next(b *board, limit int) []byte {
+	links, place, full, more, turned := b.after(f.place, limit)
 	f.place, f.ready = place, turned
 	if more {
 		f.ready = readyNow

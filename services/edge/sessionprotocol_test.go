@@ -3,6 +3,8 @@ package edge
 import (
 	"context"
 	"fmt"
+	"net"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -191,7 +193,7 @@ func TestCancelEndsWithoutAGateway(t *testing.T) {
 	t.Run("none holds the concentrator yet", func(t *testing.T) {
 		n := startEdge(t, s.URL(), nil, func(e *Edge) { e.pace.unheld = []time.Duration{time.Minute} })
 		c := n.session(t)
-		c.send(`{"type":"read","id":"a","concentrator":"404","meter":"101001"}`)
+		c.send(`{"type":"read","id":"a","concentrator":"404","meter":"101001","timeout_ms":120000}`)
 		c.send(`{"type":"cancel","id":"a"}`)
 		c.wantFailed("a", meter.CodeCancelled)
 	})
@@ -275,26 +277,37 @@ func TestLimitsOfASession(t *testing.T) {
 
 func TestClientThatReadsTooSlowly(t *testing.T) {
 	s := embedNATS(t)
-	flood := func(r request) {
+	// More than the sockets' buffers and the queue hold.
+	connectPeer(t, s.URL()).hold("101", func(r request) {
 		for range 4 * sendQueue {
-			r.tell(meter.StageQueued, `"padding":"`+strings.Repeat("x", 32<<10)+`"`)
+			r.tell(meter.StageQueued, `"padding":"`+strings.Repeat("x", 16<<10)+`"`)
 		}
 		answerAll(r)
+	})
+	smallBuffer := &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		var d net.Dialer
+		conn, err := d.DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return conn, conn.(*net.TCPConn).SetReadBuffer(256 << 10)
+	}}
+	open := func(t *testing.T, n node) client {
+		c := n.dialWith(t, &websocket.DialOptions{Subprotocols: []string{subprotocol}, HTTPClient: &http.Client{Transport: smallBuffer}})
+		c.want("hello")
+		c.send(`{"type":"read","id":"a","concentrator":"101","meter":"101001"}`)
+		return c
 	}
-	connectPeer(t, s.URL()).hold("101", flood)
-	const ask = `{"type":"read","id":"a","concentrator":"101","meter":"101001"}`
 	t.Run("is closed once its queue is full", func(t *testing.T) {
-		n := startEdge(t, s.URL(), nil)
-		c := n.session(t)
+		n := startEdge(t, s.URL(), nil, func(e *Edge) { e.pace.write, e.pace.handshake = time.Minute, time.Minute })
+		c := open(t, n)
 		of := n.roster.all()[0]
-		c.send(ask)
 		until(t, "the answer was queued", func() bool { return len(of.idle) == 1 })
 		c.wantClose(closeTooSlow)
 	})
 	t.Run("is cut off once a write takes too long", func(t *testing.T) {
 		n := startEdge(t, s.URL(), nil, func(e *Edge) { e.pace.write = 50 * time.Millisecond })
-		c := n.session(t)
-		c.send(ask)
+		open(t, n)
 		until(t, "its session is gone", func() bool { return len(n.roster.all()) == 0 })
 	})
 }

@@ -224,7 +224,7 @@ func (k *socket) write(ctx context.Context) {
 		case wish := <-k.subscribe:
 			links.follow(wish)
 		case <-links.ready:
-			if text := links.next(k.edge.board); text != nil {
+			if text := links.next(k.edge.board, presenceLinks); text != nil {
 				err = k.put(ctx, text)
 			}
 		case <-ticks.C:

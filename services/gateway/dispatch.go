@@ -17,7 +17,6 @@ import (
 type command struct {
 	scheduler.Command
 	gateway *Gateway
-	link    *link
 
 	mu     sync.Mutex
 	askers []asker
@@ -73,10 +72,10 @@ func (g *Gateway) command(m *nats.Msg) {
 		refuse(err)
 		return
 	}
-	c := &command{gateway: g, link: l, askers: []asker{{m.Reply, wish.Stages}}}
+	c := &command{gateway: g, askers: []asker{{m.Reply, wish.Stages}}}
 	c.Command = scheduler.Command{
 		ID: wish.ID, Target: scheduler.Target{Concentrator: concentrator, Meter: canonical}, Asked: wish.Meter, Lane: wish.Lane,
-		Arrived: now, Deadline: deadline, MaxAge: wish.MaxAge, Emit: c.emit,
+		Arrived: now, Deadline: deadline, MaxAge: wish.MaxAge, Owner: c, Emit: c.emit,
 	}
 	if wish.ID.IsZero() {
 		c.ID, _ = meter.ParseCommandID(uuid.NewString())

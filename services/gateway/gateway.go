@@ -84,6 +84,10 @@ type Gateway struct {
 	nc       *nats.Conn
 	presence *presence
 	readings *readings
+	claims   claims
+	leases   leases
+	instance string           // tells this life of the gateway from a former one with the same id
+	anew     [2]chan struct{} // NATS is back: follow the buckets anew
 
 	mu        sync.Mutex
 	addresses map[string]string // protocol → where it listens
@@ -91,12 +95,6 @@ type Gateway struct {
 	links     map[*link]struct{}
 	waiting   []waiting
 	wait      sync.WaitGroup // of the links
-}
-
-// holding is the link that a concentrator's commands go to.
-type holding struct {
-	link *link
-	sub  *nats.Subscription
 }
 
 // commandBuffer is how many commands may wait between NATS and the buses; NATS drops what comes on top, and the
@@ -129,6 +127,11 @@ func New(c Config) (*Gateway, error) {
 		addresses: make(map[string]string),
 		holders:   make(map[meter.ConcentratorID]*holding),
 		links:     make(map[*link]struct{}),
+		instance:  uuid.NewString(),
+	}
+	g.claims.gateway = g
+	for i := range g.anew {
+		g.anew[i] = make(chan struct{}, 1)
 	}
 	for _, l := range c.Listen {
 		if d, err := c.Drivers.ByName(l.Protocol); err != nil {
@@ -163,7 +166,7 @@ const startTimeout = 30 * time.Second
 func (g *Gateway) Run(ctx context.Context) error {
 	starting, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	nc, err := bus.Connect(starting, bus.Options{URL: g.config.NATS, Name: "gateway " + g.id.String(), Buffer: true})
+	nc, err := bus.Connect(starting, bus.Options{URL: g.config.NATS, Name: "gateway " + g.id.String(), Buffer: true, Reconnected: g.followAnew})
 	if err != nil {
 		return err
 	}
@@ -180,7 +183,11 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("open the bucket %s: %w", meter.BucketLinks, err)
 	}
-	g.presence = newPresence(nc, kv)
+	leases, err := js.KeyValue(starting, meter.BucketGateways)
+	if err != nil {
+		return fmt.Errorf("open the bucket %s: %w", meter.BucketGateways, err)
+	}
+	g.presence = newPresence(nc, kv, g.claimed)
 	g.readings = newReadings(js)
 	if _, err := nc.Subscribe(meter.SubjectCancels, g.cancel); err != nil {
 		return fmt.Errorf("subscribe to %s: %w", meter.SubjectCancels, err)
@@ -198,6 +205,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 
 	group, running := errgroup.WithContext(ctx)
 	group.Go(func() error { g.dispatch(running); return nil })
+	group.Go(func() error { bus.Follow(running, js, meter.BucketLinks, g.anew[0], &g.claims); return nil })
+	group.Go(func() error { bus.Follow(running, js, meter.BucketGateways, g.anew[1], &g.leases); return nil })
+	group.Go(func() error { g.keepLease(running, leases); return nil })
 	for _, l := range listeners {
 		group.Go(func() error { return g.accept(running, l) })
 	}
@@ -214,6 +224,15 @@ func (g *Gateway) Run(ctx context.Context) error {
 	return err
 }
 
+func (g *Gateway) followAnew() {
+	for _, c := range g.anew {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
+}
+
 // cancel withdraws a command; see meter.SubjectCancel.
 func (g *Gateway) cancel(m *nats.Msg) {
 	var withdrawn meter.Cancel
@@ -226,7 +245,9 @@ func (g *Gateway) cancel(m *nats.Msg) {
 		return
 	}
 	if cmd, ok := g.memory.running(c, withdrawn.ID); ok {
-		cmd.link.cancel(cmd)
+		if l := g.holder(c); l != nil {
+			l.cancel(cmd)
+		}
 	}
 }
 

@@ -4,10 +4,19 @@ import (
 	"slices"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/dianchao/dianchao/pkg/meter"
 )
 
-// hold makes l the link that c's commands come to. A link that held c before is older, and closed: the newest
+// holding is the link that a concentrator's commands go to.
+type holding struct {
+	link     *link
+	sub      *nats.Subscription
+	revision uint64 // of our claim in the bucket; 0 until it is made
+}
+
+// hold makes l the link that c's commands come to. A link that held c before is older, and gives way: the newest
 // login wins.
 func (g *Gateway) hold(l *link, c meter.ConcentratorID) {
 	sub, err := g.nc.ChanQueueSubscribe(meter.SubjectRead(c), meter.Queue, g.commands)
@@ -17,13 +26,12 @@ func (g *Gateway) hold(l *link, c meter.ConcentratorID) {
 	}
 	g.mu.Lock()
 	older := g.holders[c]
-	g.holders[c] = &holding{l, sub}
+	g.holders[c] = &holding{link: l, sub: sub}
 	g.presence.set(l.announcement(c, meter.LinkUp))
 	g.tellWaiting()
 	g.mu.Unlock()
 	if older != nil {
-		_ = older.sub.Unsubscribe() // an error says that NATS is gone, and the subscription with it
-		older.link.close("concentrator " + c.String() + " logged in again from " + l.conn.RemoteAddr().String())
+		g.yield(c, older, "concentrator "+c.String()+" logged in again from "+l.conn.RemoteAddr().String())
 	}
 }
 
@@ -64,6 +72,16 @@ func (g *Gateway) holder(c meter.ConcentratorID) *link {
 		return h.link
 	}
 	return nil
+}
+
+func (g *Gateway) held() []meter.ConcentratorID {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	all := make([]meter.ConcentratorID, 0, len(g.holders))
+	for c := range g.holders {
+		all = append(all, c)
+	}
+	return all
 }
 
 // Holds returns a channel that is closed once the gateway holds the links of n concentrators.

@@ -49,7 +49,8 @@ func newLink(g *Gateway, d driver.Driver, conn net.Conn, names []meter.Concentra
 		protocol: d.NewLink(names != nil),
 	}
 	l.bus = scheduler.New(scheduler.Config{
-		Gap: g.config.BusGap, ResponseTimeout: l.traits.ResponseTimeout, Queue: g.config.BusQueue, Request: l.protocol.Request,
+		Gap: g.config.BusGap, ResponseTimeout: l.traits.ResponseTimeout, Queue: g.config.BusQueue,
+		Window: l.traits.Window, Retries: l.traits.Retries, Request: l.protocol.Request,
 	})
 	return l
 }
@@ -206,10 +207,7 @@ func (l *link) submit(c *command) {
 	defer l.mu.Unlock()
 	now := time.Now()
 	if l.reason != "" {
-		c.Emit(meter.Answer{
-			ID: c.ID, Concentrator: c.Target.Concentrator, Meter: c.Asked, Stage: meter.StageFailed, At: now.UTC(),
-			Error: meter.Errorf(meter.CodeConcentratorOffline, "the link of concentrator %s went down just now: %s; ask again, it usually comes back", c.Target.Concentrator, l.reason),
-		})
+		c.lost(l.reason)
 		return
 	}
 	l.bus.Submit(now, &c.Command)

@@ -93,6 +93,7 @@ const (
 	dialTimeout  = 10 * time.Second
 	redialAtOnce = 200 * time.Millisecond
 	redialMost   = 30 * time.Second
+	standbyPause = time.Second
 	// steady is how long a link must have lasted to count as good, so that the next dial comes at once again.
 	steady = 10 * time.Second
 )
@@ -102,6 +103,13 @@ func (g *Gateway) dial(ctx context.Context, d Dial) {
 	dialer := net.Dialer{Timeout: dialTimeout, KeepAliveConfig: keepAlive}
 	backoff := redialAtOnce
 	for ctx.Err() == nil {
+		if g.heldElsewhere(d.Concentrators) {
+			// Another gateway has the same far end; this one stands by.
+			if !pause(ctx, standbyPause) {
+				return
+			}
+			continue
+		}
 		conn, err := dialer.DialContext(ctx, "tcp", d.Address)
 		if err != nil {
 			if ctx.Err() == nil {

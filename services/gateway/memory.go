@@ -72,6 +72,15 @@ func (m *memory) end(c *command) {
 	m.ended = append(m.ended, ending{c, time.Now()})
 }
 
+// drop forgets a command that goes on elsewhere.
+func (m *memory) drop(c *command) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.commands[keyOf(c)] == c {
+		delete(m.commands, keyOf(c))
+	}
+}
+
 func (m *memory) forget(now time.Time) {
 	n := 0
 	for n < len(m.ended) && (now.Sub(m.ended[n].at) > rememberFor || len(m.ended)-n > rememberMax) {

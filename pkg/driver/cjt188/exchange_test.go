@@ -159,7 +159,7 @@ func TestOptionTexts(t *testing.T) {
 			t.Errorf("heartbeat %q is %q, %v", text, h, err)
 		}
 	}
-	for _, bad := range []string{"hex:F", "hex:XX", strings.Repeat("x", 65)} {
+	for _, bad := range []string{"hex:F", "hex:XX", "hex:68", "h", strings.Repeat("x", 65)} {
 		if err := h.UnmarshalText([]byte(bad)); err == nil {
 			t.Errorf("heartbeat %q was taken", bad)
 		}

@@ -89,7 +89,7 @@ func Parse(b []byte) (Frame, error) {
 		return Frame{}, fmt.Errorf("length is %d bytes, L says %d", len(b), l+overhead)
 	}
 	if l < 1 || l > maxData {
-		return Frame{}, fmt.Errorf("L is %02X, it must be from 01 to %X", l, maxData)
+		return Frame{}, fmt.Errorf("the length L is %02X, it must be from 01 to %X", l, maxData)
 	}
 	if cs, want := b[len(b)-2], sum(b[:len(b)-2]); cs != want {
 		return Frame{}, fmt.Errorf("checksum is %02X, calculated %02X", cs, want)

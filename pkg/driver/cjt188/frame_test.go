@@ -15,10 +15,10 @@ func TestParseRefuses(t *testing.T) {
 		"no length":                {"FE68100501000000000001", "the frame ends after 10 bytes, before its length"},
 		"a byte too few":           {"6810880527101520000103901F0125", "length is 15 bytes, L says 16"},
 		"a byte too many":          {"6810880527101520000103901F01251600", "length is 17 bytes, L says 16"},
-		"no data":                  {"68108805271015200001006E16", "L is 00, it must be from 01 to 64"},
+		"no data":                  {"68108805271015200001006E16", "the length L is 00, it must be from 01 to 64"},
 		"another end":              {"6810880527101520000103901F012517", "the frame ends with 17, not with 16"},
 		"another checksum":         {"6810880527101520000103901F022516", "checksum is 25, calculated 26"},
-		"an L that nothing can be": {"681088052710152000018000" + zeros(126) + "0016", "L is 80, it must be from 01 to 64"},
+		"an L that nothing can be": {"681088052710152000018000" + zeros(126) + "0016", "the length L is 80, it must be from 01 to 64"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := cjt188.Parse(unhex(t, row.hex)); err == nil || err.Error() != row.why {

@@ -77,7 +77,8 @@ func (l *link) noise(b []byte, final bool) int {
 
 // nextFrame returns where behind the first byte a whole frame begins; 0 if none does.
 func (l *link) nextFrame(b []byte) int {
-	for i := 1; i < len(b); i++ {
+	last := bytes.LastIndexByte(b, end)
+	for i := 1; i+overhead <= last; i++ {
 		if _, n, _ := l.frame(b[i:]); n > 0 {
 			return i
 		}
@@ -115,7 +116,7 @@ func (l *link) frame(b []byte) (frame []byte, n int, more bool) {
 	if n > 0 {
 		return b[:n], fill + n, false
 	}
-	if len(l.heartbeats) == 0 {
+	if !l.maybeSplit(b) {
 		return nil, 0, more
 	}
 	frame, n, splitMore := l.split(b)

@@ -55,6 +55,7 @@ func TestNext(t *testing.T) {
 		"heartbeats that begin alike":          {withHeartbeats("AB", "ABC"), "414243" + "4142" + frameHex, []event{beat("414243"), beat("4142"), frame}},
 		"no heartbeats":                        {withHeartbeats(""), head + "4C4F47" + tail, nil},
 		"preamble of 13":                       {cjt188.New(), strings.Repeat("FE", 13) + frameHex, []event{frame}},
+		"preamble of 15":                       {cjt188.New(), strings.Repeat("FE", 15) + frameHex, []event{noise("FEFE"), frame}},
 		"signal strength behind a frame":       {cjt188.New(), frameHex + "524F" + anotherHex, []event{frame, noise("524F"), another}},
 		"number with illegal characters":       {cjt188.New(), "4C4F47494E3A2B", []event{beat("4C4F47"), noise("494E3A2B")}},
 		"a prefix of a registration":           {cjt188.New(), "4C4F47494E3A", []event{beat("4C4F47"), noise("494E3A")}},

@@ -31,6 +31,9 @@ func (h Heartbeat) validate() error {
 	if len(h) > maxHeartbeat {
 		return fmt.Errorf("a heartbeat of %d bytes, at most %d are allowed", len(h), maxHeartbeat)
 	}
+	if h == "\x68" {
+		return fmt.Errorf("a heartbeat of 68 alone cannot be told from the start of a frame")
+	}
 	return nil
 }
 

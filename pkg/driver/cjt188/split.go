@@ -8,15 +8,34 @@ import "bytes"
 // without every heartbeat (a slow frame, several heartbeats), then without each single one (a heartbeat whose
 // bytes also occur in the frame).
 
-// split returns the frame that b, which begins with 68, holds once heartbeats are taken out, and how many
-// bytes of b it takes. n = 0 and more: it may still become one.
-func (l *link) split(b []byte) (frame []byte, n int, more bool) {
-	rest, origin := l.withoutHeartbeats(b)
-	n, more = whole(rest)
-	if n > 0 {
-		return rest[:n], origin[n-1] + 1, false
+// maybeSplit reports whether a heartbeat, or the beginning of one at the end, stands behind the first byte of b.
+func (l *link) maybeSplit(b []byte) bool {
+	for _, h := range l.heartbeats {
+		if bytes.Contains(b[1:], h) {
+			return true
+		}
+		for size := min(len(h), len(b)) - 1; size > 0; size-- {
+			if bytes.HasSuffix(b[1:], h[:size]) {
+				return true
+			}
+		}
 	}
-	sums := prefixSums(b)
+	return false
+}
+
+// split returns the frame that b, which begins with 68 and has at most window bytes, holds once heartbeats are
+// taken out, and how many bytes of b it takes. n = 0 and more: it may still become one.
+func (l *link) split(b []byte) (frame []byte, n int, more bool) {
+	var rest stripped
+	l.strip(b, &rest)
+	n, more = whole(rest.bytes[:rest.n])
+	if n > 0 {
+		return bytes.Clone(rest.bytes[:n]), int(rest.origin[n-1]) + 1, false
+	}
+	var sums [window + 1]byte // at i, the sum of the first i bytes
+	for i, c := range b {
+		sums[i+1] = sums[i] + c
+	}
 	for _, h := range l.heartbeats {
 		for at := 1; at < len(b); at++ {
 			i := bytes.Index(b[at:], h)
@@ -24,9 +43,9 @@ func (l *link) split(b []byte) (frame []byte, n int, more bool) {
 				break
 			}
 			at += i
-			n, m := wholeWithout(b, sums, at, len(h))
+			n, m := wholeWithout(b, &sums, at, len(h))
 			if n > 0 {
-				return append(b[:at:at], b[at+len(h):n]...), n, false
+				return append(bytes.Clone(b[:at]), b[at+len(h):n]...), n, false
 			}
 			more = more || m
 		}
@@ -34,30 +53,36 @@ func (l *link) split(b []byte) (frame []byte, n int, more bool) {
 	return nil, 0, more
 }
 
-// withoutHeartbeats returns b without the heartbeats in it, and without the beginning of one at its end, for
-// the rest of that may come. origin says where in b each byte stood.
-func (l *link) withoutHeartbeats(b []byte) (rest []byte, origin []int) {
-	rest, origin = make([]byte, 0, len(b)), make([]int, 0, len(b))
+// stripped is a stretch of bytes without heartbeats. Its arrays are as large as can be so that it needs no heap:
+// a hostile peer could have it made for every byte.
+type stripped struct {
+	n      int
+	bytes  [window]byte
+	origin [window]uint8 // where each byte stood
+}
+
+// strip leaves out the heartbeats in b, and the beginning of one at its end, for the rest of that may come.
+func (l *link) strip(b []byte, rest *stripped) {
 	for i := 0; i < len(b); {
 		n, more := 0, false
 		if i > 0 {
 			n, more = l.heartbeat(b[i:])
 		}
 		if more {
-			return rest, origin
+			return
 		}
 		if n == 0 {
-			rest, origin = append(rest, b[i]), append(origin, i)
+			rest.bytes[rest.n], rest.origin[rest.n] = b[i], uint8(i)
+			rest.n++
 			n = 1
 		}
 		i += n
 	}
-	return rest, origin
 }
 
 // wholeWithout is whole for b without the size bytes at position at; n counts them. The sums make its cost
-// independent of the frame's length, for a hostile peer could make every byte a heartbeat.
-func wholeWithout(b []byte, sums []byte, at, size int) (n int, more bool) {
+// independent of the frame's length.
+func wholeWithout(b []byte, sums *[window + 1]byte, at, size int) (n int, more bool) {
 	place := func(i int) int { // where in b the byte i of the rest stands
 		if i < at {
 			return i
@@ -86,13 +111,4 @@ func wholeWithout(b []byte, sums []byte, at, size int) (n int, more bool) {
 		return 0, false
 	}
 	return place(last) + 1, false
-}
-
-// prefixSums returns at i the sum of the first i bytes of b.
-func prefixSums(b []byte) []byte {
-	sums := make([]byte, len(b)+1)
-	for i, c := range b {
-		sums[i+1] = sums[i] + c
-	}
-	return sums
 }

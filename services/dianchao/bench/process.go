@@ -41,7 +41,7 @@ func start(ctx context.Context, path string, args ...string) (*process, error) {
 	}
 	if err != nil {
 		cancel()
-		return nil, fmt.Errorf("start %s: %w", path, err)
+		return nil, fmt.Errorf("start %s (make build builds it): %w", path, err)
 	}
 	tooLong := time.AfterFunc(startPatience, cancel)
 	defer tooLong.Stop()

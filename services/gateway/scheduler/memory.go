@@ -17,21 +17,29 @@ type silence struct {
 }
 
 const (
-	maxSilent = 16 // timed-out exchanges whose late answers are recognised
+	// maxSilent is how many exchanges that timed out are remembered: as many as the batch lane's shortest patience
+	// lets time out one by one while the late answers of the longest response timeout (meter.MaxTimeout) are awaited.
+	maxSilent = 512
 	// lateFactor × the response timeout after its end, an exchange's answer is not expected any more.
 	lateFactor = 2
 )
 
 func (b *Bus) rememberSilence(now time.Time, j *job) {
+	b.forgetSilence(now)
 	if len(b.silent) == maxSilent {
 		b.silent = slices.Delete(b.silent, 0, 1)
 	}
 	b.silent = append(b.silent, silence{j.exchange, j.target, j.sentAt, now.Add(lateFactor * b.config.ResponseTimeout)})
 }
 
+// forgetSilence lets go of exchanges whose answer is not expected any more.
+func (b *Bus) forgetSilence(now time.Time) {
+	b.silent = slices.DeleteFunc(b.silent, func(s silence) bool { return now.After(s.until) })
+}
+
 // isLate reports whether frame answers an exchange that timed out; each has one answer at most.
 func (b *Bus) isLate(now time.Time, frame []byte) bool {
-	b.silent = slices.DeleteFunc(b.silent, func(s silence) bool { return now.After(s.until) })
+	b.forgetSilence(now)
 	for i, s := range b.silent {
 		if s.exchange.Judge(frame).Answers() {
 			b.silent = slices.Delete(b.silent, i, i+1)

@@ -8,7 +8,7 @@
 //  2. Two lanes. Interactive commands go first, but while batch commands wait, every fifth exchange is theirs.
 //     Within a lane, first come first served.
 //  3. Commands for the same meter share one exchange, also when it is on the wire already: ten clicks are one
-//     frame and ten answers. An interactive command that joins a waiting batch exchange takes it over into its lane.
+//     frame and ten answers. An interactive command that joins a batch exchange takes it over into its lane.
 //  4. A command whose deadline passes while it waits is CodeExpired, and nothing is sent after the last waiter's
 //     deadline. One whose deadline passes while its exchange is on the wire is CodeMeterSilent; the bus stays
 //     taken until the answer or the timeout all the same, because the meter may still talk.
@@ -61,6 +61,8 @@ type Command struct {
 	Arrived  time.Time
 	Deadline time.Time
 	MaxAge   time.Duration
+	// Owner is whatever the caller knows the command by.
+	Owner any
 	// Emit takes each stage, the terminal one last and exactly once. It must not block and must not call the Bus.
 	Emit func(meter.Answer)
 }
@@ -140,18 +142,28 @@ func (b *Bus) Submit(now time.Time, c *Command) {
 	b.held++
 	b.emit(now, c, meter.Answer{Stage: meter.StageAccepted})
 	if j := find(b.flying, c.Target); j != nil {
-		j.waiters = append(j.waiters, c)
-		b.emit(now, c, meter.Answer{Stage: meter.StageSent})
+		b.board(now, c, j)
 		return
 	}
 	j := b.lanes.join(c)
 	if b.ready(now) && b.lanes.next() == j {
 		return // it goes out at once
 	}
+	told := j.position
 	b.tellPositions(now)
-	if len(j.waiters) > 1 {
+	if len(j.waiters) > 1 && j.position == told {
 		b.tellPosition(now, c, j)
 	}
+}
+
+// board adds c to an exchange on the wire. A click is not to fail by the short patience of the batch lane.
+func (b *Bus) board(now time.Time, c *Command, j *job) {
+	j.waiters = append(j.waiters, c)
+	if c.Lane == meter.LaneInteractive {
+		j.lane = meter.LaneInteractive
+		j.until = j.sentAt.Add(b.timeout(j))
+	}
+	b.emit(now, c, meter.Answer{Stage: meter.StageSent})
 }
 
 func find(jobs []*job, t Target) *job {
@@ -178,7 +190,7 @@ func (b *Bus) Start(now time.Time) (frame []byte, ok bool) {
 	j.exchange = b.config.Request(j.target.Concentrator, j.target.Meter)
 	j.sentAt, j.until = now, now.Add(b.timeout(j))
 	j.attempts++
-	j.stray = nil
+	j.stray, j.position = nil, 0
 	b.flying = append(b.flying, j)
 	b.free = now.Add(b.config.Gap)
 	b.counts.Exchanges++
@@ -357,7 +369,7 @@ func (b *Bus) expire(now time.Time) {
 		if now.Before(c.Deadline) {
 			return false
 		}
-		if slices.Contains(b.flying, j) {
+		if j.attempts > 0 { // it is on the wire, or was and waits to be repeated
 			b.unanswered(now, c, j)
 		} else {
 			b.fail(now, c, meter.Errorf(meter.CodeExpired, "the deadline passed while meter %s waited for the bus of concentrator %s; nothing was sent, ask again with more time", c.Asked, c.Target.Concentrator))

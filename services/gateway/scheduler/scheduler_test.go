@@ -40,15 +40,22 @@ func (e exchange) Judge(frame []byte) driver.Verdict {
 	return driver.Verdict{Reading: &meter.Reading{Volume: &v}}
 }
 
+var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// newWire is a wire with a gap of 20 ms and a response timeout of a second.
 func newWire(t *testing.T, queue int) *wire {
-	w := &wire{t: t, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), got: make(map[string][]string)}
-	w.bus = New(Config{
-		Gap: 20 * time.Millisecond, ResponseTimeout: time.Second, Queue: queue,
-		Request: func(_ meter.ConcentratorID, m meter.Address) driver.Exchange {
+	return newWireOf(t, Config{Gap: 20 * time.Millisecond, ResponseTimeout: time.Second, Queue: queue})
+}
+
+func newWireOf(t *testing.T, c Config) *wire {
+	w := &wire{t: t, now: start, got: make(map[string][]string)}
+	if c.Request == nil {
+		c.Request = func(_ meter.ConcentratorID, m meter.Address) driver.Exchange {
 			w.serial++
 			return exchange{fmt.Sprintf("%d %s", w.serial, m)}
-		},
-	})
+		}
+	}
+	w.bus = New(c)
 	return w
 }
 
@@ -89,8 +96,21 @@ func (w *wire) ask(id, address string, timeout time.Duration) *Command {
 	return c
 }
 
+// batch asks as a job that can wait.
+func (w *wire) batch(id, address string, timeout time.Duration) *Command {
+	c := w.command(id, address, timeout)
+	c.Lane = meter.LaneBatch
+	w.bus.Submit(w.now, c)
+	return c
+}
+
 func (w *wire) at(ms int) {
-	w.now = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(ms) * time.Millisecond)
+	w.now = start
+	w.later(time.Duration(ms) * time.Millisecond)
+}
+
+func (w *wire) later(d time.Duration) {
+	w.now = w.now.Add(d)
 	w.bus.Advance(w.now)
 }
 
@@ -120,7 +140,7 @@ func (w *wire) told(id string, want ...string) {
 func (w *wire) wakes(ms int) {
 	w.t.Helper()
 	at, ok := w.bus.Wake()
-	if got := at.Sub(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)).Milliseconds(); !ok || got != int64(ms) {
+	if got := at.Sub(start).Milliseconds(); !ok || got != int64(ms) {
 		w.t.Fatalf("wakes at %d (%v), want %d", got, ok, ms)
 	}
 }

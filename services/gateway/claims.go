@@ -1,0 +1,159 @@
+package gateway
+
+import (
+	"encoding/json"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/dianchao/dianchao/pkg/bus"
+	"github.com/dianchao/dianchao/pkg/meter"
+)
+
+// claims is what all gateways say of links: the content of the bucket links. A claim's revision is its epoch: of
+// two gateways that claim a concentrator, the one with the higher revision holds it.
+type claims struct {
+	gateway *Gateway
+
+	mu       sync.Mutex
+	links    map[meter.ConcentratorID]claim
+	complete bool // since the last Begin
+}
+
+type claim struct {
+	meter.Link
+	revision uint64
+}
+
+func (c *claims) Begin() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.links, c.complete = make(map[meter.ConcentratorID]claim), false
+}
+
+func (c *claims) Change(e jetstream.KeyValueEntry) {
+	id, err := meter.ParseConcentratorID(e.Key())
+	if err != nil {
+		return // none of ours
+	}
+	var l meter.Link
+	if e.Operation() != jetstream.KeyValuePut || json.Unmarshal(e.Value(), &l) != nil {
+		c.mu.Lock()
+		delete(c.links, id)
+		c.mu.Unlock()
+		return
+	}
+	c.mu.Lock()
+	c.links[id] = claim{l, e.Revision()}
+	c.mu.Unlock()
+	c.gateway.reconcile(id)
+}
+
+// Complete takes back what a former life of this gateway still claims, and claims what was lost while NATS was away.
+func (c *claims) Complete() {
+	c.mu.Lock()
+	c.complete = true
+	var orphans []claim
+	for _, l := range c.links {
+		if l.Gateway == c.gateway.id && l.State == meter.LinkUp && c.gateway.holder(l.Concentrator) == nil {
+			orphans = append(orphans, l)
+		}
+	}
+	c.mu.Unlock()
+	for _, l := range orphans {
+		c.gateway.presence.bury(l, "its gateway was restarted")
+	}
+	for _, id := range c.gateway.held() {
+		c.gateway.reconcile(id)
+	}
+}
+
+func (c *claims) get(id meter.ConcentratorID) (claim, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	l, ok := c.links[id]
+	return l, ok
+}
+
+// of returns the links that a gateway says are up.
+func (c *claims) of(g meter.GatewayID) []claim {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var all []claim
+	for _, l := range c.links {
+		if l.Gateway == g && l.State == meter.LinkUp {
+			all = append(all, l)
+		}
+	}
+	return all
+}
+
+// gateways returns who claims any link.
+func (c *claims) gateways() map[meter.GatewayID]bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := make(map[meter.GatewayID]bool)
+	for _, l := range c.links {
+		if l.State == meter.LinkUp {
+			all[l.Gateway] = true
+		}
+	}
+	return all
+}
+
+// leases is which gateways are alive: the content of the bucket gateways, and when we last heard of each. Our own
+// clock alone counts, and while NATS is away nobody is declared dead.
+type leases struct {
+	mu    sync.Mutex
+	heard map[meter.GatewayID]time.Time
+}
+
+func (l *leases) Begin() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	if l.heard == nil {
+		l.heard = make(map[meter.GatewayID]time.Time)
+	}
+	for g := range l.heard {
+		l.heard[g] = now
+	}
+}
+
+func (l *leases) Change(e jetstream.KeyValueEntry) {
+	g, err := meter.ParseGatewayID(e.Key())
+	if err != nil || e.Operation() != jetstream.KeyValuePut {
+		return // one that left has taken its links down itself
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.heard[g] = time.Now()
+}
+
+func (l *leases) Complete() {}
+
+// expired returns those of some gateways that were not heard of for a whole lease. One that is asked about for the
+// first time gets a lease from now on.
+func (l *leases) expired(some map[meter.GatewayID]bool) []meter.GatewayID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	var dead []meter.GatewayID
+	for g := range some {
+		last, known := l.heard[g]
+		switch {
+		case l.heard == nil:
+		case !known:
+			l.heard[g] = now
+		case now.Sub(last) > bus.LeaseTTL:
+			dead = append(dead, g)
+		}
+	}
+	return dead
+}
+
+var (
+	_ bus.Follower = (*claims)(nil)
+	_ bus.Follower = (*leases)(nil)
+)

@@ -1,0 +1,175 @@
+package scheduler
+
+import (
+	"testing"
+	"time"
+)
+
+func newRetrying(t *testing.T, retries int) *wire {
+	return newWireOf(t, Config{Gap: 20 * time.Millisecond, ResponseTimeout: time.Second, Queue: 100, Retries: retries})
+}
+
+func TestAskingAgainAfterNoise(t *testing.T) {
+	t.Run("gets the answer that the noise had spoilt", func(t *testing.T) {
+		w := newRetrying(t, 1)
+		w.ask("a", "1", long)
+		w.sends("1 1")
+		w.bus.Stray([]byte("1 1"))
+		w.at(1000)
+		w.sends("")
+		w.at(1020)
+		w.sends("2 1")
+		w.hears("2 1 10", Answered)
+		w.told("a", "accepted", "sent", "queued 1", "sent", "done wire 10")
+		if n := w.bus.Counts(); n.Retries != 1 || n.Exchanges != 2 {
+			t.Fatalf("counted %+v", n)
+		}
+	})
+	t.Run("also after a valid frame that answers something else", func(t *testing.T) {
+		w := newRetrying(t, 1)
+		w.ask("a", "1", long)
+		w.sends("1 1")
+		w.hears("1 2 66", Foreign)
+		w.at(1020)
+		w.at(1040)
+		w.sends("2 1")
+	})
+	t.Run("not after silence", func(t *testing.T) {
+		w := newRetrying(t, 1)
+		w.ask("a", "1", long)
+		w.sends("1 1")
+		w.at(1000)
+		w.told("a", "accepted", "sent", "failed meter_silent")
+		w.at(1020)
+		w.sends("")
+	})
+	t.Run("not after a refusal", func(t *testing.T) {
+		w := newRetrying(t, 1)
+		w.ask("a", "1", long)
+		w.sends("1 1")
+		w.bus.Stray([]byte("?"))
+		w.hears("1 1 !", Answered)
+		w.at(1020)
+		w.sends("")
+	})
+	t.Run("not if the second attempt met silence", func(t *testing.T) {
+		w := newRetrying(t, 5)
+		w.ask("a", "1", long)
+		w.sends("1 1")
+		w.bus.Stray([]byte("?"))
+		w.at(1000)
+		w.at(1020)
+		w.sends("2 1")
+		w.at(2020)
+		w.told("a", "accepted", "sent", "queued 1", "sent", "failed meter_silent")
+	})
+	t.Run("not more often than the configuration says", func(t *testing.T) {
+		w := newRetrying(t, 2)
+		w.ask("a", "1", long)
+		for i, frame := range []string{"1 1", "2 1", "3 1"} {
+			w.at(i * 1020)
+			w.sends(frame)
+			w.bus.Stray([]byte("?"))
+			w.later(time.Second)
+		}
+		w.at(3 * 1020)
+		w.sends("")
+		w.told("a", "accepted", "sent", "queued 1", "sent", "queued 1", "sent", "failed bad_answer")
+	})
+	t.Run("not when nobody would wait for it", func(t *testing.T) {
+		w := newRetrying(t, 1)
+		w.ask("a", "1", 1020*time.Millisecond) // the frame could go out just then
+		w.sends("1 1")
+		w.bus.Stray([]byte("?"))
+		w.at(1000)
+		w.told("a", "accepted", "sent", "failed bad_answer")
+		w.at(1020)
+		w.sends("")
+	})
+	t.Run("not when all who waited withdrew", func(t *testing.T) {
+		w := newRetrying(t, 1)
+		c := w.ask("a", "1", long)
+		w.sends("1 1")
+		w.bus.Stray([]byte("?"))
+		w.bus.Cancel(w.now, c)
+		w.at(1000)
+		w.at(1020)
+		w.sends("")
+	})
+}
+
+func TestARepeatedExchange(t *testing.T) {
+	t.Run("goes before who waits in its lane", func(t *testing.T) {
+		w := newRetrying(t, 1)
+		w.ask("a", "1", long)
+		w.ask("b", "2", long)
+		w.sends("1 1")
+		w.bus.Stray([]byte("?"))
+		w.at(1000)
+		w.at(1020)
+		w.sends("2 1")
+	})
+	t.Run("not before the other lane's clicks", func(t *testing.T) {
+		w := newRetrying(t, 1)
+		w.batch("b", "90", long)
+		w.sends("1 90")
+		w.ask("a", "1", long)
+		w.bus.Stray([]byte("?"))
+		w.at(1000)
+		w.at(1020)
+		w.serves("1", "90")
+	})
+	t.Run("in the clicks' lane if a click has joined it", func(t *testing.T) {
+		w := newRetrying(t, 1)
+		w.batch("b", "90", long)
+		w.sends("1 90")
+		w.ask("click", "90", long)
+		w.ask("a", "1", long)
+		w.bus.Stray([]byte("?"))
+		w.at(1000)
+		w.at(1020)
+		w.serves("90", "1")
+	})
+	t.Run("is never answered by the first one's late answer", func(t *testing.T) {
+		w := newRetrying(t, 1)
+		w.ask("a", "1", long)
+		w.sends("1 1")
+		w.bus.Stray([]byte("?"))
+		w.at(1000)
+		w.at(1020)
+		w.sends("2 1")
+		w.hears("1 1 66", Late)
+		w.hears("2 1 10", Answered)
+		w.told("a", "accepted", "sent", "queued 1", "sent", "done wire 10")
+	})
+	t.Run("is joined while it waits", func(t *testing.T) {
+		w := newRetrying(t, 1)
+		w.ask("a", "1", long)
+		w.sends("1 1")
+		w.bus.Stray([]byte("?"))
+		w.at(1000)
+		w.ask("b", "1", long)
+		w.at(1020)
+		w.sends("2 1")
+		w.hears("2 1 10", Answered)
+		w.told("a", "accepted", "sent", "queued 1", "sent", "done wire 10")
+		w.told("b", "accepted", "queued 1", "sent", "done shared 10")
+	})
+	// CodeExpired promises that nothing was sent.
+	t.Run("fails who cannot wait for it with what came, not as expired", func(t *testing.T) {
+		w := newRetrying(t, 1)
+		w.ask("exact", "1", time.Second)
+		w.ask("short", "1", 1010*time.Millisecond)
+		w.ask("long", "1", long)
+		w.sends("1 1")
+		w.bus.Stray([]byte("?"))
+		w.at(1000)
+		w.told("exact", "accepted", "sent", "queued 1", "failed bad_answer")
+		w.at(1010)
+		w.told("short", "accepted", "sent", "queued 1", "failed bad_answer")
+		w.at(1020)
+		w.sends("2 1")
+		w.hears("2 1 10", Answered)
+		w.told("long", "accepted", "sent", "queued 1", "sent", "done wire 10")
+	})
+}

@@ -1,0 +1,187 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/dianchao/dianchao/pkg/bus"
+	"github.com/dianchao/dianchao/pkg/meter"
+)
+
+// reconcile compares what the bucket says of a concentrator with what this gateway holds.
+func (g *Gateway) reconcile(c meter.ConcentratorID) {
+	said, ok := g.claims.get(c)
+	if !ok {
+		return
+	}
+	g.mu.Lock()
+	h := g.holders[c]
+	if h == nil || h.revision == 0 || said.revision <= h.revision {
+		g.mu.Unlock()
+		return // not ours, or our own claim is still on its way, or ours is the newest
+	}
+	if said.State == meter.LinkDown {
+		// Somebody took us for dead. We are not.
+		h.revision = 0
+		g.presence.set(h.link.announcement(c, meter.LinkUp))
+		g.mu.Unlock()
+		return
+	}
+	if said.Gateway == g.id {
+		g.mu.Unlock()
+		return
+	}
+	delete(g.holders, c)
+	g.mu.Unlock()
+	g.yield(c, h, "concentrator "+c.String()+" logged in at gateway "+said.Gateway.String())
+}
+
+// claimed notes the epoch of our own claim.
+func (g *Gateway) claimed(l meter.Link, revision uint64) {
+	g.mu.Lock()
+	if h := g.holders[l.Concentrator]; h != nil && l.State == meter.LinkUp {
+		h.revision = revision
+	}
+	g.mu.Unlock()
+	g.reconcile(l.Concentrator)
+}
+
+// yield gives a concentrator up to the newer login: its commands whose frame has not gone out follow it, and the
+// older connection, which may be half open, is closed.
+func (g *Gateway) yield(c meter.ConcentratorID, h *holding, reason string) {
+	_ = h.sub.Unsubscribe() // an error says that NATS is gone, and the subscription with it
+	moving := h.link.surrender(c)
+	if !g.holdsAny(h.link) {
+		h.link.close(reason)
+	}
+	if len(moving) == 0 {
+		return
+	}
+	g.log.Info("commands follow their concentrator", "concentrator", c, "commands", len(moving), "reason", reason)
+	g.wait.Go(func() { g.handOver(c, moving, reason) })
+}
+
+// holdsAny reports whether any concentrator's commands still come to l.
+func (g *Gateway) holdsAny(l *link) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return slices.ContainsFunc(l.names, func(c meter.ConcentratorID) bool {
+		h := g.holders[c]
+		return h != nil && h.link == l
+	})
+}
+
+const (
+	handOverPatience = 2 * time.Second // interest spreads between NATS servers in milliseconds
+	handOverPause    = 20 * time.Millisecond
+)
+
+// handOver sends commands to whoever holds c now.
+func (g *Gateway) handOver(c meter.ConcentratorID, moving []*command, reason string) {
+	ctx, cancel := context.WithTimeout(context.Background(), handOverPatience)
+	defer cancel()
+	for {
+		// A command that is refused at once: any answer at all says that the new holder listens.
+		_, err := g.nc.RequestWithContext(ctx, meter.SubjectRead(c), []byte(`{}`))
+		if err == nil {
+			break
+		}
+		if !pause(ctx, handOverPause) {
+			for _, m := range moving {
+				m.lost(reason)
+			}
+			return
+		}
+	}
+	for _, m := range moving {
+		g.memory.drop(m)
+		m.resend()
+	}
+}
+
+// lost ends a command that found no new holder.
+func (c *command) lost(reason string) {
+	c.Emit(meter.Answer{
+		ID: c.ID, Concentrator: c.Target.Concentrator, Meter: c.Asked, Stage: meter.StageFailed, At: time.Now().UTC(),
+		Error: meter.Errorf(meter.CodeLinkLost, "the link of the concentrator went down: %s; nothing was sent, ask again", reason),
+	})
+}
+
+// resend publishes the command for each of its askers as it came, with the deadline it has.
+func (c *command) resend() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, k := range c.askers {
+		b, err := json.Marshal(meter.Command{
+			ID: c.ID, Meter: c.Asked, Timeout: meter.DefaultTimeout, MaxAge: c.MaxAge, Lane: c.Lane, Stages: k.stages,
+		})
+		if err == nil {
+			m := &nats.Msg{Subject: meter.SubjectRead(c.Target.Concentrator), Reply: k.reply, Data: b, Header: nats.Header{}}
+			m.Header.Set(meter.HeaderDeadline, meter.FormatDeadline(c.Deadline))
+			err = c.gateway.nc.PublishMsg(m)
+		}
+		if err != nil {
+			c.gateway.log.Error("a command could not be handed over", "id", c.ID, "concentrator", c.Target.Concentrator, "err", err)
+		}
+	}
+}
+
+// surrender takes the commands for c whose frame has not gone out off the link's bus.
+func (l *link) surrender(c meter.ConcentratorID) []*command {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	var moving []*command
+	for _, unsent := range l.bus.Unsent() {
+		if unsent.Target.Concentrator == c {
+			moving = append(moving, unsent.Owner.(*command))
+		} else {
+			l.bus.Submit(now, unsent) // another concentrator behind the same connection, which stays
+		}
+	}
+	l.arm(now)
+	return moving
+}
+
+const leaseBeat = 2 * time.Second
+
+// keepLease says every other second that this gateway is alive, and takes down the links of those that are not.
+func (g *Gateway) keepLease(ctx context.Context, kv jetstream.KeyValue) {
+	tick := time.NewTicker(leaseBeat)
+	defer tick.Stop()
+	for {
+		beat, cancel := context.WithTimeout(ctx, leaseBeat)
+		if _, err := kv.PutString(beat, g.id.String(), g.instance); err != nil && ctx.Err() == nil {
+			g.log.Warn("NATS does not take this gateway's sign of life; after "+bus.LeaseTTL.String()+" the others will take it for dead", "err", err)
+		}
+		cancel()
+		for _, dead := range g.leases.expired(g.claims.gateways()) {
+			orphans := g.claims.of(dead)
+			g.log.Warn("a gateway has died, its links are taken down", "dead", dead, "links", len(orphans))
+			for _, l := range orphans {
+				g.presence.bury(l, "its gateway "+dead.String()+" stopped answering")
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), presenceLast)
+			_ = kv.Delete(last, g.id.String()) // if not, it expires
+			cancel()
+			return
+		}
+	}
+}
+
+// heldElsewhere reports whether another gateway that is alive holds any of these concentrators.
+func (g *Gateway) heldElsewhere(all []meter.ConcentratorID) bool {
+	return slices.ContainsFunc(all, func(c meter.ConcentratorID) bool {
+		said, ok := g.claims.get(c)
+		return ok && said.State == meter.LinkUp && said.Gateway != g.id
+	})
+}

@@ -1,0 +1,253 @@
+package gateway
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+
+	"github.com/dianchao/dianchao/pkg/meter"
+)
+
+func TestALoginAtAnotherGatewayTakesOver(t *testing.T) {
+	url := embed(t)
+	first, _ := run(t, config(url, "gw-1"))
+	second, _ := run(t, config(url, "gw-2"))
+	nc := connect(t, url)
+	older := dialIn(t, first, "301")
+	up(t, nc, "301")
+	flying := ask(t, nc, "301", `{"meter":"1"}`)
+	older.asked()
+	waiting := []*asking{
+		ask(t, nc, "301", `{"id":"named","meter":"2"}`),
+		ask(t, nc, "301", `{"meter":"3","stages":true}`),
+		ask(t, nc, "301", `{"meter":"2"}`),
+	}
+	eventually(t, "all have arrived", func() bool { return held(first, "301") == 4 })
+
+	// The older connection stays open at the device's end, as after a drop on the air.
+	newer := dialIn(t, second, "301")
+	flying.fails(meter.CodeLinkLost)
+	for range 2 { // meters 2 and 3; the two commands for 2 share an exchange
+		f, _ := newer.asked()
+		newer.answers(f, f.Address.String()[13:])
+	}
+	for i, want := range []string{"2.00", "3.00", "2.00"} {
+		if a := waiting[i].reads(want); a.Gateway.String() != "gw-2" {
+			t.Fatalf("answered by %s", a.Gateway)
+		}
+	}
+	if _, open := older.asked(); open {
+		t.Fatal("the older link was asked again")
+	}
+	eventually(t, "gw-1 has cleaned up", func() bool { return first.holder(must(meter.ParseConcentratorID("301"))) == nil })
+	if l := known(t, nc, "301"); l.State != meter.LinkUp || l.Gateway.String() != "gw-2" {
+		t.Fatalf("the older link's cleanup left %+v", l)
+	}
+
+	// And back again.
+	again := dialIn(t, first, "301")
+	if _, open := newer.asked(); open {
+		t.Fatal("gw-2's link was asked again")
+	}
+	a := ask(t, nc, "301", `{"meter":"4"}`)
+	f, _ := again.asked()
+	again.answers(f, "4")
+	a.reads("4.00")
+}
+
+func TestAGatewayThatDiedIsTakenDownAndOneThatOnlySleptComesBack(t *testing.T) {
+	t.Parallel() // it waits for a lease to expire
+	url := embed(t)
+	dying, _ := run(t, config(url, "gw-1"))
+	run(t, config(url, "gw-2"))
+	nc := connect(t, url)
+	dialIn(t, dying, "301")
+	up(t, nc, "301")
+	if !strings.Contains(known(t, nc, "301").Gateway.String(), "gw-1") {
+		t.Fatal("gw-1 does not hold 301")
+	}
+	// Its signs of life cease; for the others it is dead.
+	eventually(t, "301 is taken down", func() bool {
+		_ = dying.forgetLease(t.Context())
+		l := known(t, nc, "301")
+		return l.State == meter.LinkDown && strings.Contains(l.Reason, "gw-1")
+	})
+	eventually(t, "gw-1 claims it again", func() bool {
+		l := known(t, nc, "301")
+		return l.State == meter.LinkUp && l.Gateway.String() == "gw-1"
+	})
+}
+
+// cluster starts three NATS servers that form a cluster, and returns the URL of each.
+func cluster(t *testing.T) []string {
+	t.Helper()
+	var servers []*server.Server
+	var routes []*url.URL
+	for range 3 {
+		l := must(net.Listen("tcp", "127.0.0.1:0"))
+		routes = append(routes, must(url.Parse("nats://"+l.Addr().String())))
+		l.Close()
+	}
+	for i, r := range routes {
+		port := 0
+		_, _ = fmt.Sscanf(r.Port(), "%d", &port)
+		s := must(server.NewServer(&server.Options{
+			ServerName: fmt.Sprint("nats-", i), Host: "127.0.0.1", Port: server.RANDOM_PORT,
+			JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true,
+			Cluster: server.ClusterOpts{Name: "town", Host: "127.0.0.1", Port: port}, Routes: routes,
+		}))
+		go s.Start()
+		servers = append(servers, s)
+	}
+	var urls []string
+	for _, s := range servers {
+		t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
+		if !s.ReadyForConnections(patience) {
+			t.Fatal("a NATS server does not start")
+		}
+		urls = append(urls, s.ClientURL())
+	}
+	eventually(t, "the cluster has a leader", func() bool {
+		for _, s := range servers {
+			if !s.JetStreamIsCurrent() {
+				return false
+			}
+		}
+		return true
+	})
+	return urls
+}
+
+// volumeOf is what a meter of these tests says, so that a mixed-up answer shows.
+func volumeOf(address string) string { return strings.TrimLeft(address, "0") + ".00" }
+
+// A concentrator that reconnects to another gateway a hundred times while people click.
+func TestAConcentratorThatHopsUnderLoad(t *testing.T) {
+	const hops, clickers = 100, 8
+	urls := cluster(t)
+	var gateways []*Gateway
+	for i, url := range urls {
+		c := config(url, fmt.Sprint("gw-", i))
+		c.Replicas = 3
+		g, _ := run(t, c)
+		gateways = append(gateways, g)
+	}
+	var links sync.WaitGroup
+	defer links.Wait()
+	serve := func(d *dtu) {
+		for f := range d.requests {
+			v := must(meter.ParseDecimal(volumeOf(f.Address.String())))
+			answer := must(f.Answer(meter.Reading{Volume: &v})).Append(nil)
+			if _, err := d.conn.Write(answer); err != nil {
+				return
+			}
+		}
+	}
+	hop := func(n int) *dtu {
+		d := dialIn(t, gateways[n%len(gateways)], "301")
+		links.Go(func() { serve(d) })
+		return d
+	}
+	d := hop(0)
+	up(t, connect(t, urls[0]), "301")
+
+	stop := make(chan struct{})
+	var clicks sync.WaitGroup
+	var tally tally
+	for i := range clickers {
+		nc := connect(t, urls[i%len(urls)])
+		clicks.Go(func() {
+			random := rand.New(rand.NewPCG(7, uint64(i)))
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				tally.click(t, nc, fmt.Sprintf("%d-%d", i, n), fmt.Sprint(1+random.IntN(50)))
+			}
+		})
+	}
+	for n := 1; n <= hops; n++ {
+		before := tally.done()
+		next := hop(n)
+		if n%2 == 0 {
+			d.conn.Close() // half of the time the older connection stays open at the device's end
+		}
+		d = next
+		eventually(t, "reads come back after a hop", func() bool { return tally.done() > before })
+	}
+	close(stop)
+	clicks.Wait()
+	t.Logf("%d hops, answers: %v", hops, tally.codes)
+}
+
+// tally counts how commands ended.
+type tally struct {
+	mu    sync.Mutex
+	codes map[string]int
+}
+
+func (y *tally) add(code string) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	if y.codes == nil {
+		y.codes = make(map[string]int)
+	}
+	y.codes[code]++
+}
+
+func (y *tally) done() int {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	return y.codes["done"]
+}
+
+// click reads one meter and holds the contract against what comes: one terminal answer in time, of this meter.
+func (y *tally) click(t *testing.T, nc *nats.Conn, id, address string) {
+	const timeout = 5 * time.Second
+	inbox := nats.NewInbox()
+	sub := must(nc.SubscribeSync(inbox))
+	defer func() { _ = sub.Unsubscribe() }()
+	body := fmt.Sprintf(`{"id":%q,"meter":%q,"timeout_ms":%d}`, id, address, timeout.Milliseconds())
+	if err := nc.PublishRequest("meter.read.301", inbox, []byte(body)); err != nil {
+		t.Error(err)
+		return
+	}
+	m, err := sub.NextMsg(timeout + time.Second)
+	switch {
+	case errors.Is(err, nats.ErrNoResponders):
+		y.add("no responders")
+		return
+	case err != nil:
+		y.add("lost")
+		t.Errorf("command %s has no answer: %v", id, err)
+		return
+	}
+	var a meter.Answer
+	if err := json.Unmarshal(m.Data, &a); err != nil {
+		t.Errorf("%s: %v", m.Data, err)
+		return
+	}
+	if a.ID.String() != id || a.Meter.String() != address {
+		t.Errorf("asked %s %s, answered %s %s", id, address, a.ID, a.Meter)
+	}
+	if a.Error != nil {
+		y.add(a.Error.Code.String())
+		return
+	}
+	if got := a.Reading.Volume.String(); got != volumeOf(address) {
+		t.Errorf("meter %s was given %s m³", address, got)
+	}
+	y.add("done")
+}
