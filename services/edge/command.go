@@ -27,7 +27,8 @@ type command struct {
 	heard     meter.Stage // the last stage a gateway told; zero: none did
 	tries     int         // how often there was no gateway for it
 	cancelled bool
-	backstop  *time.Timer // answers when no gateway does
+	asked     int         // how often it was published again for want of an answer
+	watch     *time.Timer // looks after it while no gateway answers
 	retry     *time.Timer // nil unless there was no gateway for it at the last try
 }
 
@@ -164,6 +165,37 @@ func (c *command) again() {
 	if err := s.edge.publish(c); err != nil {
 		s.fail(c, err)
 	}
+}
+
+// look is called when a command has had no answer for a while. NATS delivers at most once: the command, or its answer,
+// may have been lost when a link or a server moved, so it is published again, which the gateway recognises by its id.
+// After the deadline the edge answers itself.
+func (c *command) look() {
+	s := c.session
+	now := time.Now()
+	s.mu.Lock()
+	live, cancelled := s.commands[c.Command.ID] == c, c.cancelled
+	over := !now.Before(c.deadline.Add(s.edge.pace.backstop))
+	if live && !cancelled && !over {
+		c.asked++
+		c.watch.Reset(c.nextLook(now))
+	}
+	s.mu.Unlock()
+	switch {
+	case !live:
+	case cancelled || over:
+		c.giveUp()
+	case now.Before(c.deadline):
+		if err := s.edge.publish(c); err != nil {
+			s.edge.log.Debug("a command cannot be published again", "id", c.Command.ID.String(), "err", err)
+		}
+	}
+}
+
+// nextLook is how long from now until look is due again.
+func (c *command) nextLook(now time.Time) time.Duration {
+	end := c.deadline.Add(c.session.edge.pace.backstop).Sub(now)
+	return max(0, min(end, c.session.edge.pace.reask<<min(c.asked, 16)))
 }
 
 // giveUp answers when the deadline has passed and no gateway did: it died, or its answer was lost.

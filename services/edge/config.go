@@ -78,6 +78,7 @@ type pace struct {
 	silence     time.Duration   // a session from which nothing came for this long is closed
 	write       time.Duration   // one write to a client may take this long
 	handshake   time.Duration   // how long a client has to answer our close frame
+	reask       time.Duration   // without an answer, the command is published again; then twice as long, and so on
 	backstop    time.Duration   // after a command's deadline, before the edge answers itself
 	cancelled   time.Duration   // after a cancel, before the edge answers itself
 	unheld      []time.Duration // before each new try of a command for which no gateway was there
@@ -91,6 +92,7 @@ var usualPace = pace{
 	silence:   90 * time.Second,
 	write:     10 * time.Second,
 	handshake: 500 * time.Millisecond,
+	reask:     time.Second,
 	backstop:  500 * time.Millisecond,
 	cancelled: time.Second,
 	// Subject interest spreads asynchronously between NATS servers.

@@ -86,7 +86,7 @@ func (s *session) admit(r read) (*command, *meter.Error) {
 		deadline: time.Now().Add(r.Command.Timeout),
 		reply:    meter.SubjectReply(s.edge.id, s.id, r.Command.ID),
 	}
-	c.backstop = time.AfterFunc(r.Command.Timeout+s.edge.pace.backstop, c.giveUp)
+	c.watch = time.AfterFunc(c.nextLook(c.deadline.Add(-r.Command.Timeout)), c.look)
 	s.commands[r.Command.ID] = c
 	return c, nil
 }
@@ -97,7 +97,7 @@ func (s *session) take(c *command) bool {
 		return false
 	}
 	delete(s.commands, c.Command.ID)
-	c.backstop.Stop()
+	c.watch.Stop()
 	if c.retry != nil {
 		c.retry.Stop()
 	}
@@ -130,7 +130,7 @@ func (s *session) cancel(id meter.CommandID) bool {
 	c.cancelled = true
 	unheld := c.retry != nil
 	if left := time.Until(c.deadline); left > s.edge.pace.cancelled {
-		c.backstop.Reset(s.edge.pace.cancelled)
+		c.watch.Reset(s.edge.pace.cancelled)
 	}
 	s.mu.Unlock()
 	// What no gateway has seen, or can be told of, ends here.

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"sync"
 	"time"
 
@@ -63,6 +64,9 @@ func (g *Gateway) command(m *nats.Msg) {
 		return
 	}
 	l := g.holder(concentrator)
+	if l == nil && g.forward(concentrator, m) {
+		return
+	}
 	if l == nil {
 		refuse(meter.Errorf(meter.CodeConcentratorOffline, "the link of concentrator %s went down just now; ask again, it usually comes back", concentrator))
 		return
@@ -88,6 +92,19 @@ func (g *Gateway) command(m *nats.Msg) {
 		return
 	}
 	l.submit(c)
+}
+
+// forward sends a command that came just after its concentrator had moved on to the gateway that holds it now.
+func (g *Gateway) forward(c meter.ConcentratorID, m *nats.Msg) bool {
+	const once = "Dianchao-Forwarded"
+	if !g.heldElsewhere([]meter.ConcentratorID{c}) || m.Header.Get(once) != "" {
+		return false
+	}
+	if m.Header == nil {
+		m.Header = nats.Header{}
+	}
+	m.Header.Set(once, g.id.String())
+	return g.nc.PublishMsg(m) == nil
 }
 
 // deadlineOf returns m's absolute deadline: its header's, or else otherwise.
@@ -121,7 +138,9 @@ func (c *command) emit(a meter.Answer) {
 func (c *command) join(k asker) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.askers = append(c.askers, k)
+	if !slices.Contains(c.askers, k) { // else it has heard nothing for a while, and asks again
+		c.askers = append(c.askers, k)
+	}
 	if len(c.askers) > maxAskers {
 		c.askers = c.askers[1:]
 	}
