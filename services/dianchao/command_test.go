@@ -117,6 +117,27 @@ func TestSeparateProcessesOverASeparateNATSServer(t *testing.T) {
 	}
 }
 
+func TestAGatewayThatSleepsIsTakenForDeadAndComesBack(t *testing.T) {
+	t.Parallel() // it waits for a lease to expire
+	server := start(t, tool(t, "nats-server"), "-js", "-a", "127.0.0.1", "-p", "-1", "-sd", t.TempDir())
+	url := "nats://" + server.says(`Listening for client connections on (127\.0\.0\.1:\d+)`)
+	sleeper := dianchao(t, "gateway", "--nats="+url, "--listen=cjt188=127.0.0.1:0", "--gateway-id=sleeper")
+	address := sleeper.says(`cjt188=(127\.0\.0\.1:\d+)`)
+	dianchao(t, "gateway", "--nats="+url, "--listen=cjt188=127.0.0.1:0", "--gateway-id=awake").says("gateway is ready")
+	dianchao(t, "simulator", "--gateway="+address, "--simulate=1x1").says("simulator is ready")
+	links := start(t, tool(t, "nats"), "--server", url, "kv", "watch", "links")
+	links.says(`101: .*"state":"up".*"gateway":"sleeper"`)
+
+	sleeper.signal(syscall.SIGSTOP)
+	links.says(`101: .*"state":"down".*its gateway sleeper stopped answering`)
+	sleeper.signal(syscall.SIGCONT)
+	links.says(`(?s)stopped answering.*101: [^\n]*"state":"up"[^\n]*"gateway":"sleeper"`)
+	eventually(t, "101001 is read again", func() bool {
+		out, _ := cli(t, url, "req", "--raw", "meter.read.101", `{"meter":"101001"}`)
+		return strings.Contains(out, `"stage":"done"`)
+	})
+}
+
 // cli runs the real NATS CLI.
 func cli(t *testing.T, url string, args ...string) (stdout, stderr string) {
 	t.Helper()

@@ -65,29 +65,6 @@ func TestALoginAtAnotherGatewayTakesOver(t *testing.T) {
 	a.reads("4.00")
 }
 
-func TestAGatewayThatDiedIsTakenDownAndOneThatOnlySleptComesBack(t *testing.T) {
-	t.Parallel() // it waits for a lease to expire
-	url := embed(t)
-	dying, _ := run(t, config(url, "gw-1"))
-	run(t, config(url, "gw-2"))
-	nc := connect(t, url)
-	dialIn(t, dying, "301")
-	up(t, nc, "301")
-	if !strings.Contains(known(t, nc, "301").Gateway.String(), "gw-1") {
-		t.Fatal("gw-1 does not hold 301")
-	}
-	// Its signs of life cease; for the others it is dead.
-	eventually(t, "301 is taken down", func() bool {
-		_ = dying.forgetLease(t.Context())
-		l := known(t, nc, "301")
-		return l.State == meter.LinkDown && strings.Contains(l.Reason, "gw-1")
-	})
-	eventually(t, "gw-1 claims it again", func() bool {
-		l := known(t, nc, "301")
-		return l.State == meter.LinkUp && l.Gateway.String() == "gw-1"
-	})
-}
-
 // cluster starts three NATS servers that form a cluster, and returns the URL of each.
 func cluster(t *testing.T) []string {
 	t.Helper()
