@@ -88,10 +88,28 @@ func Connect(ctx context.Context, o Options) (*nats.Conn, error) {
 // LeaseTTL is how long after its last sign a gateway counts as alive.
 const LeaseTTL = 10 * time.Second
 
+const provisionPause = 250 * time.Millisecond
+
 const (
 	readingsMaxAge   = 7 * 24 * time.Hour
 	readingsMaxBytes = 1 << 30
 )
+
+// ProvisionWait is Provision that tries again for as long as JetStream has no leader yet, as in a cluster that has just
+// started, or until ctx ends.
+func ProvisionWait(ctx context.Context, js jetstream.JetStream, replicas int) error {
+	for {
+		err := Provision(ctx, js, replicas)
+		if err == nil || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrJetStreamNotEnabled) {
+			return err
+		}
+		select {
+		case <-time.After(provisionPause):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
 
 // Provision creates the bucket and the stream of the contract with this many replicas, or brings them up to date.
 // It is safe to call from every service at every start.

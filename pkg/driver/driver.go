@@ -93,3 +93,9 @@ type Verdict struct {
 
 // Answers reports whether the frame ends the exchange.
 func (v Verdict) Answers() bool { return v.Foreign == "" }
+
+// Describer is a Driver that can say in one line what a frame means, for the log of a link.
+type Describer interface {
+	// Describe returns "" for what it does not know.
+	Describe(frame []byte) string
+}

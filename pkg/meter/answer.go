@@ -48,7 +48,7 @@ func (s *Source) UnmarshalText(b []byte) error { return sources.unmarshal(s, b) 
 // Answer is one stage of a command on its way back to who asked. Every command gets exactly one terminal one.
 type Answer struct {
 	ID           CommandID      `json:"id,omitzero"`
-	Concentrator ConcentratorID `json:"concentrator"`
+	Concentrator ConcentratorID `json:"concentrator,omitzero"`
 	Meter        Address        `json:"meter,omitzero"`
 	Stage        Stage          `json:"stage"`
 	Position     int            `json:"position,omitempty"` // 1 is next; StageQueued only

@@ -8,9 +8,10 @@ import (
 
 // Subjects of the contract that hold for all concentrators or edges.
 const (
-	SubjectCancels  = "meter.cancel.*"  // gateways listen
-	SubjectLinks    = "meter.link.*"    // edges and people listen
-	SubjectReadings = "meter.reading.>" // the stream READINGS listens
+	SubjectCancels   = "meter.cancel.*"  // gateways listen
+	SubjectLinks     = "meter.link.*"    // edges and people listen
+	SubjectAllFrames = "meter.frames.*"  // gateways listen
+	SubjectReadings  = "meter.reading.>" // the stream READINGS listens
 )
 
 // Names of what JetStream holds.
@@ -32,6 +33,9 @@ func SubjectRead(c ConcentratorID) string { return "meter.read." + c.text }
 
 // SubjectCancel is where every gateway hears that a command of concentrator is withdrawn.
 func SubjectCancel(c ConcentratorID) string { return "meter.cancel." + c.text }
+
+// SubjectFrames is where the gateway that holds concentrator's link, or held it last, tells what went over it.
+func SubjectFrames(c ConcentratorID) string { return "meter.frames." + c.text }
 
 // SubjectLink is where a gateway tells that concentrator's link came up or went down.
 func SubjectLink(c ConcentratorID) string { return "meter.link." + c.text }

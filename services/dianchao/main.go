@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -101,7 +102,7 @@ func options() []kong.Option {
 	return []kong.Option{
 		kong.Name("dianchao"),
 		kong.Description("点抄: read one water meter now. Every flag can also be set in the environment, as DIANCHAO_ and the flag's name."),
-		kong.DefaultEnvars("DIANCHAO"),
+		kong.PostBuild(nameEnvironment),
 		kong.Vars{"version": version},
 		kong.ValueFormatter(func(v *kong.Value) string {
 			help := kong.DefaultHelpValueFormatter(v)
@@ -111,6 +112,18 @@ func options() []kong.Option {
 			return help
 		}),
 	}
+}
+
+// nameEnvironment gives every flag the environment variable DIANCHAO_ and its name. (kong's own DefaultEnvars would make
+// CJT_188 of cjt188.)
+func nameEnvironment(k *kong.Kong) error {
+	return kong.Visit(k.Model, func(node kong.Visitable, next kong.Next) error {
+		if f, ok := node.(*kong.Flag); ok && f.Name != "help" && f.Name != "version" {
+			f.Envs = []string{"DIANCHAO_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))}
+			f.Tag.Envs = f.Envs
+		}
+		return next(nil)
+	})
 }
 
 func main() {

@@ -74,17 +74,16 @@ func version() string {
 
 // pace is every period that is not the operator's to set.
 type pace struct {
-	ping        time.Duration   // between two WebSocket pings
-	silence     time.Duration   // a session from which nothing came for this long is closed
-	write       time.Duration   // one write to a client may take this long
-	handshake   time.Duration   // how long a client has to answer our close frame
-	reask       time.Duration   // without an answer, the command is published again; then twice as long, and so on
-	backstop    time.Duration   // after a command's deadline, before the edge answers itself
-	cancelled   time.Duration   // after a cancel, before the edge answers itself
-	unheld      []time.Duration // before each new try of a command for which no gateway was there
-	settle      time.Duration   // after NATS came back, how long gateways may take to be back too
-	presence    time.Duration   // changes of links are collected this long before clients are told
-	reprovision time.Duration   // between two attempts to reach the bucket of links
+	ping      time.Duration   // between two WebSocket pings
+	silence   time.Duration   // a session from which nothing came for this long is closed
+	write     time.Duration   // one write to a client may take this long
+	handshake time.Duration   // how long a client has to answer our close frame
+	reask     time.Duration   // without an answer, the command is published again; then twice as long, and so on
+	backstop  time.Duration   // after a command's deadline, before the edge answers itself
+	cancelled time.Duration   // after a cancel, before the edge answers itself
+	unheld    []time.Duration // before each new try of a command for which no gateway was there
+	settle    time.Duration   // after NATS came back, how long gateways may take to be back too
+	presence  time.Duration   // changes of links are collected this long before clients are told
 }
 
 var usualPace = pace{
@@ -96,8 +95,7 @@ var usualPace = pace{
 	backstop:  500 * time.Millisecond,
 	cancelled: time.Second,
 	// Subject interest spreads asynchronously between NATS servers.
-	unheld:      []time.Duration{20 * time.Millisecond, 60 * time.Millisecond, 150 * time.Millisecond},
-	settle:      2 * time.Second,
-	presence:    25 * time.Millisecond,
-	reprovision: 250 * time.Millisecond,
+	unheld:   []time.Duration{20 * time.Millisecond, 60 * time.Millisecond, 150 * time.Millisecond},
+	settle:   2 * time.Second,
+	presence: 25 * time.Millisecond,
 }

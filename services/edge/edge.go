@@ -100,10 +100,8 @@ func (e *Edge) Run(ctx context.Context) error {
 	e.life = life
 	var owned sync.WaitGroup
 	defer owned.Wait()
-	// Closing comes before ending what uses the connection: what is told to stop must not wait for a NATS server
-	// that is away.
-	defer kill()
-	defer e.nc.Close()
+	// The connection is closed while what uses it is told to stop, so that nothing waits for a NATS server that is away.
+	defer func() { kill(); e.nc.Close() }()
 	owned.Go(func() { e.keepLinks(life) })
 	select {
 	case <-e.board.known:
@@ -139,6 +137,7 @@ func (e *Edge) join(ctx context.Context) error {
 			case e.reconnected <- struct{}{}:
 			default:
 			}
+			e.askAgain()
 		},
 	})
 	if err != nil {

@@ -65,7 +65,9 @@ func (c *claims) Complete() {
 		c.gateway.presence.bury(l, "its gateway was restarted")
 	}
 	for _, id := range c.gateway.held() {
-		c.gateway.reconcile(id)
+		if _, known := c.get(id); !known {
+			c.gateway.claim(id) // the bucket was lost
+		}
 	}
 }
 
@@ -132,6 +134,27 @@ func (l *leases) Change(e jetstream.KeyValueEntry) {
 }
 
 func (l *leases) Complete() {}
+
+// alive reports whether a gateway was heard of lately.
+func (l *leases) alive(g meter.GatewayID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	last, known := l.heard[g]
+	return known && time.Since(last) <= bus.LeaseTTL
+}
+
+// first reports whether of all gateways that are alive this is the one with the first id: what only one has to do, it does.
+func (l *leases) first(self meter.GatewayID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	for g, last := range l.heard {
+		if g.String() < self.String() && now.Sub(last) <= bus.LeaseTTL {
+			return false
+		}
+	}
+	return true
+}
 
 // expired returns those of some gateways that were not heard of for a whole lease. One that is asked about for the
 // first time gets a lease from now on.

@@ -93,6 +93,7 @@ type Gateway struct {
 	addresses map[string]string // protocol → where it listens
 	holders   map[meter.ConcentratorID]*holding
 	links     map[*link]struct{}
+	logs      map[meter.ConcentratorID]*frameLog
 	waiting   []waiting
 	wait      sync.WaitGroup // of the links
 }
@@ -127,6 +128,7 @@ func New(c Config) (*Gateway, error) {
 		addresses: make(map[string]string),
 		holders:   make(map[meter.ConcentratorID]*holding),
 		links:     make(map[*link]struct{}),
+		logs:      make(map[meter.ConcentratorID]*frameLog),
 		instance:  uuid.NewString(),
 	}
 	g.claims.gateway = g
@@ -166,17 +168,25 @@ const startTimeout = 30 * time.Second
 func (g *Gateway) Run(ctx context.Context) error {
 	starting, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	nc, err := bus.Connect(starting, bus.Options{URL: g.config.NATS, Name: "gateway " + g.id.String(), Buffer: true, Reconnected: g.followAnew})
+	nc, err := bus.Connect(starting, bus.Options{URL: g.config.NATS, Name: "gateway " + g.id.String(), Buffer: true})
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
 	g.nc = nc
-	js, err := jetstream.New(nc, jetstream.WithPublishAsyncTimeout(readingsAck))
+	// JetStream gets a connection of its own: a NATS server reads a connection in order, so while its disk is slow to
+	// take a reading, an answer behind it would wait.
+	store, err := bus.Connect(starting, bus.Options{URL: g.config.NATS, Name: "gateway " + g.id.String() + " (JetStream)", Reconnected: g.followAnew})
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	js, err := jetstream.New(store, jetstream.WithPublishAsyncTimeout(readingsAck))
 	if err != nil {
 		return fmt.Errorf("use JetStream: %w", err)
 	}
-	if err := bus.Provision(starting, js, max(1, g.config.Replicas)); err != nil {
+	replicas := max(1, g.config.Replicas)
+	if err := bus.ProvisionWait(starting, js, replicas); err != nil {
 		return err
 	}
 	kv, err := js.KeyValue(starting, meter.BucketLinks)
@@ -192,6 +202,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if _, err := nc.Subscribe(meter.SubjectCancels, g.cancel); err != nil {
 		return fmt.Errorf("subscribe to %s: %w", meter.SubjectCancels, err)
 	}
+	if _, err := nc.Subscribe(meter.SubjectAllFrames, g.framesAsked); err != nil {
+		return fmt.Errorf("subscribe to %s: %w", meter.SubjectAllFrames, err)
+	}
 	listeners, err := g.listen()
 	if err != nil {
 		return err
@@ -205,8 +218,11 @@ func (g *Gateway) Run(ctx context.Context) error {
 
 	group, running := errgroup.WithContext(ctx)
 	group.Go(func() error { g.dispatch(running); return nil })
-	group.Go(func() error { bus.Follow(running, js, meter.BucketLinks, g.anew[0], &g.claims); return nil })
-	group.Go(func() error { bus.Follow(running, js, meter.BucketGateways, g.anew[1], &g.leases); return nil })
+	group.Go(func() error { bus.Follow(running, js, meter.BucketLinks, replicas, g.anew[0], &g.claims); return nil })
+	group.Go(func() error {
+		bus.Follow(running, js, meter.BucketGateways, replicas, g.anew[1], &g.leases)
+		return nil
+	})
 	group.Go(func() error { g.keepLease(running, leases); return nil })
 	for _, l := range listeners {
 		group.Go(func() error { return g.accept(running, l) })

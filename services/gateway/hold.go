@@ -27,6 +27,7 @@ func (g *Gateway) hold(l *link, c meter.ConcentratorID) {
 	g.mu.Lock()
 	older := g.holders[c]
 	g.holders[c] = &holding{link: l, sub: sub}
+	g.keepLog(c, l.frames)
 	g.presence.set(l.announcement(c, meter.LinkUp))
 	g.tellWaiting()
 	g.mu.Unlock()

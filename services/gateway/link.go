@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -24,6 +25,7 @@ type link struct {
 	conn    net.Conn
 	log     *slog.Logger
 	since   time.Time
+	frames  *frameLog
 
 	mu       sync.Mutex
 	protocol driver.Link
@@ -46,6 +48,7 @@ func newLink(g *Gateway, d driver.Driver, conn net.Conn, names []meter.Concentra
 		gateway: g, driver: d, traits: d.Traits(), conn: conn, names: names,
 		log:      g.log.With("protocol", d.Name(), "remote", conn.RemoteAddr().String()),
 		since:    time.Now(),
+		frames:   &frameLog{driver: d},
 		protocol: d.NewLink(names != nil),
 	}
 	l.bus = scheduler.New(scheduler.Config{
@@ -106,10 +109,12 @@ func (l *link) read() error {
 		if err != nil && !quiet {
 			return err
 		}
-		pending = l.consume(append(pending, buffer[:n]...), quiet)
 		if len(pending) == 0 {
-			pending = nil // an idle link keeps no buffer
+			// Nearly always a packet is whole; an idle link keeps no second buffer.
+			pending = slices.Clone(l.consume(buffer[:n], quiet))
+			continue
 		}
+		pending = l.consume(append(pending, buffer[:n]...), quiet)
 	}
 }
 
@@ -146,8 +151,20 @@ func (l *link) consume(b []byte, quiet bool) []byte {
 }
 
 func (l *link) take(e driver.Event) {
-	if len(e.Reply) > 0 && !l.write(e.Reply) {
-		return
+	switch e.Kind {
+	case driver.Registration:
+		l.frames.add(meter.Up, meter.FrameRegistration, e.Raw)
+	case driver.Heartbeat:
+		l.frames.add(meter.Up, meter.FrameHeartbeat, e.Raw)
+	case driver.Noise:
+		l.frames.add(meter.Up, meter.FrameNoise, e.Raw)
+	case driver.Frame: // receive knows its kind
+	}
+	if len(e.Reply) > 0 {
+		l.frames.add(meter.Down, meter.FrameReply, e.Reply)
+		if !l.write(e.Reply) {
+			return
+		}
 	}
 	switch e.Kind {
 	case driver.Registration:
@@ -189,10 +206,13 @@ func (l *link) receive(frame []byte) {
 	l.mu.Unlock()
 	switch receipt {
 	case scheduler.Late:
+		l.frames.add(meter.Up, meter.FrameLate, frame)
 		l.log.Info("a late answer was dropped", "concentrators", l.names, "frame", meter.Hex(frame))
 	case scheduler.Foreign:
+		l.frames.add(meter.Up, meter.FrameForeign, frame)
 		l.log.Info("a frame that answers nothing", "concentrators", l.names, "frame", meter.Hex(frame))
 	case scheduler.Answered:
+		l.frames.add(meter.Up, meter.FrameAnswer, frame)
 	}
 	if reading != nil {
 		reading.Gateway = l.gateway.id
@@ -242,6 +262,7 @@ func (l *link) pump() {
 		}
 		l.sending = true
 		l.mu.Unlock()
+		l.frames.add(meter.Down, meter.FrameRequest, frame)
 		ok = l.write(frame)
 		l.mu.Lock()
 		l.sending = false

@@ -15,7 +15,7 @@ import (
 // readings publishes every reading that came off a wire to the stream, and again until the stream has it.
 type readings struct {
 	js    jetstream.JetStream
-	queue chan pendingReading
+	queue chan meter.Answer
 }
 
 type pendingReading struct {
@@ -34,20 +34,16 @@ const (
 )
 
 func newReadings(js jetstream.JetStream) *readings {
-	return &readings{js: js, queue: make(chan pendingReading, readingsQueue)}
+	return &readings{js: js, queue: make(chan meter.Answer, readingsQueue)}
 }
 
 // add takes a reading. It does not block: with the queue full, the reading is logged whole instead.
 func (r *readings) add(a meter.Answer) {
-	b, err := json.Marshal(a)
-	if err != nil {
-		slog.Error("a reading cannot be encoded", "concentrator", a.Concentrator, "meter", a.Meter, "err", err)
-		return
-	}
 	select {
-	case r.queue <- pendingReading{id: nuid.Next(), subject: meter.SubjectReading(a.Concentrator), body: b}:
+	case r.queue <- a:
 	default:
-		slog.Error("the stream has been away for too long: this reading is only in the log", "reading", string(b))
+		slog.Error("the stream has been away for too long: this reading is only in the log",
+			"concentrator", a.Concentrator, "meter", a.Meter, "at", a.At, "received", a.Frames.Received)
 	}
 }
 
@@ -68,19 +64,29 @@ func (r *readings) run(ctx context.Context) {
 	defer func() { close(flight); <-settled }()
 	for {
 		select {
-		case p := <-r.queue:
-			flight <- r.publish(p)
+		case a := <-r.queue:
+			r.send(flight, a)
 		case <-ctx.Done():
 			for {
 				select {
-				case p := <-r.queue:
-					flight <- r.publish(p)
+				case a := <-r.queue:
+					r.send(flight, a)
 				default:
 					return
 				}
 			}
 		}
 	}
+}
+
+// send publishes a reading for the first time; settle, behind flight, sees to it that it arrives.
+func (r *readings) send(flight chan<- pendingReading, a meter.Answer) {
+	b, err := json.Marshal(a)
+	if err != nil {
+		slog.Error("a reading cannot be encoded", "concentrator", a.Concentrator, "meter", a.Meter, "err", err)
+		return
+	}
+	flight <- r.publish(pendingReading{id: nuid.Next(), subject: meter.SubjectReading(a.Concentrator), body: b})
 }
 
 func (r *readings) publish(p pendingReading) pendingReading {

@@ -26,10 +26,8 @@ func (g *Gateway) reconcile(c meter.ConcentratorID) {
 		return // not ours, or our own claim is still on its way, or ours is the newest
 	}
 	if said.State == meter.LinkDown {
-		// Somebody took us for dead. We are not.
-		h.revision = 0
-		g.presence.set(h.link.announcement(c, meter.LinkUp))
 		g.mu.Unlock()
+		g.claim(c) // somebody took us for dead; we are not
 		return
 	}
 	if said.Gateway == g.id {
@@ -39,6 +37,16 @@ func (g *Gateway) reconcile(c meter.ConcentratorID) {
 	delete(g.holders, c)
 	g.mu.Unlock()
 	g.yield(c, h, "concentrator "+c.String()+" logged in at gateway "+said.Gateway.String())
+}
+
+// claim writes again that this gateway holds c.
+func (g *Gateway) claim(c meter.ConcentratorID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if h := g.holders[c]; h != nil {
+		h.revision = 0
+		g.presence.set(h.link.announcement(c, meter.LinkUp))
+	}
 }
 
 // claimed notes the epoch of our own claim.

@@ -51,11 +51,14 @@ func encodeVolume(v *meter.Decimal) ([]byte, error) {
 	return append(lowFirst(digits), unitCubicMetre), nil
 }
 
+// clockDigits leaves the digits of 2006-01-02T15:04:05.
+var clockDigits = strings.NewReplacer("-", "", "T", "", ":", "")
+
 func encodeClock(c *meter.Clock) []byte {
 	if c == nil {
 		return []byte(strings.Repeat("\xFF", 7))
 	}
-	return lowFirst(strings.NewReplacer("-", "", "T", "", ":", "").Replace(c.String()))
+	return lowFirst(clockDigits.Replace(c.String()))
 }
 
 // lowFirst turns decimal digits into BCD, low byte first.

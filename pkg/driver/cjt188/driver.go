@@ -24,6 +24,7 @@ type Driver struct {
 	DIOrder         Order         `name:"di-order" default:"901F" enum:"901F,1F90" help:"How requests spell the data identifier: 901F (2004) or 1F90 (2018). Answers may come in either order."`
 	Serial          SerialRule    `name:"serial" default:"strict" enum:"strict,any" help:"Whether an answer must repeat the request's serial number: strict, or any for meters that never do, at the price that a late answer of the same meter cannot be told."`
 	ResponseTimeout time.Duration `name:"response-timeout" default:"3s" help:"How long a meter may take to answer: 2s are usual on a wire, up to 30s over radio."`
+	Retries         int           `name:"retries" default:"1" help:"How often a read is repeated inside its deadline because what came was noise; 0 for meters whose battery allows few reads."`
 	Quiet           time.Duration `name:"quiet" default:"300ms" help:"The silence that ends a registration packet or gives up an incomplete frame."`
 }
 
@@ -57,6 +58,9 @@ func (d *Driver) Validate() error {
 	if d.Serial != SerialStrict && d.Serial != SerialAny {
 		return fmt.Errorf("cjt188-serial is %q, it must be %s or %s", d.Serial, SerialStrict, SerialAny)
 	}
+	if d.Retries < 0 || d.Retries > 10 {
+		return fmt.Errorf("cjt188-retries is %d, it must be from 0 to 10", d.Retries)
+	}
 	if d.ResponseTimeout <= 0 || d.ResponseTimeout > meter.MaxTimeout {
 		return fmt.Errorf("cjt188-response-timeout is %v, it must be above 0 and at most %v", d.ResponseTimeout, meter.MaxTimeout)
 	}
@@ -73,6 +77,7 @@ func (d *Driver) Traits() driver.Traits {
 		Dials:           true, // serial device servers are TCP servers
 		ResponseTimeout: d.ResponseTimeout,
 		Quiet:           d.Quiet,
+		Retries:         d.Retries,
 		MaxFrame:        window,
 	}
 }

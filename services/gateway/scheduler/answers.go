@@ -46,7 +46,15 @@ func (b *Bus) unanswered(now time.Time, c *Command, j *job) {
 	if len(j.stray) > 0 {
 		err = meter.Errorf(meter.CodeBadAnswer, "meter %s was asked, and what came was no valid answer of it: %X; look for a second meter with this address, noise on the bus, or a wrong protocol", c.Asked, j.stray)
 	}
-	b.failWith(now, c, err, &meter.Frames{Sent: j.exchange.Frame(), Received: slices.Clone(j.stray)})
+	b.emit(now, c, meter.Answer{
+		Stage: meter.StageFailed, Error: err,
+		Frames: &meter.Frames{Sent: j.exchange.Frame(), Received: slices.Clone(j.stray)},
+		Timing: &meter.Timing{
+			Queue: max(0, j.sentAt.Sub(c.Arrived)).Milliseconds(),
+			Wire:  now.Sub(j.sentAt).Milliseconds(),
+			Total: now.Sub(c.Arrived).Milliseconds(),
+		},
+	})
 }
 
 func (b *Bus) done(now time.Time, c *Command, r recentReading, s meter.Source, sentAt time.Time) {

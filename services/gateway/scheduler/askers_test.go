@@ -86,7 +86,7 @@ func (a *asker) mayFail() []meter.Code {
 		return []meter.Code{a.refusal()}
 	case w.doing == "cancel "+a.ID.String():
 		return []meter.Code{meter.CodeCancelled}
-	case w.doing == "close" && a.on != nil:
+	case w.doing == "close":
 		return []meter.Code{meter.CodeLinkLost}
 	case w.giving != nil && a.on == w.giving:
 		return []meter.Code{meter.CodeMeterRefused}

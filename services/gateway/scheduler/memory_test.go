@@ -140,6 +140,7 @@ func TestBatchPatience(t *testing.T) {
 		{"never more than the timeout", repeat(8, 4*time.Second), 10 * time.Second},
 		{"the slowest of 32 counts", append([]time.Duration{2 * time.Second}, repeat(31, 200*ms)...), 8 * time.Second},
 		{"the 33rd last does not", append([]time.Duration{2 * time.Second}, repeat(32, 200*ms)...), 800 * ms},
+		{"nor those before it", append(repeat(32, 2*time.Second), repeat(32, 200*ms)...), 800 * ms},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

@@ -161,14 +161,11 @@ func (w *world) stall(t *rapid.T) {
 	w.pump()
 }
 
-// reconnect moves what is not on the wire to a new bus and closes the old one.
+// reconnect closes the bus and goes on with a new one, which gets what was not on the wire if it was there in time.
 func (w *world) reconnect(t *rapid.T) {
-	w.doing = "handover"
-	moved := w.bus.Unsent()
-	for _, a := range w.askers {
-		if (a.held() && a.on == nil) != slices.Contains(moved, &a.Command) {
-			w.Fatalf("%s, on the wire: %v, was handed over wrongly", a.ID, a.on != nil)
-		}
+	var moved []*asker
+	if rapid.Bool().Draw(t, "the newer link is there already") {
+		moved = w.handover()
 	}
 	w.doing = "close"
 	w.bus.Close(w.now, meter.Errorf(meter.CodeLinkLost, "gone"))
@@ -179,20 +176,32 @@ func (w *world) reconnect(t *rapid.T) {
 	if w.bare || rapid.Bool().Draw(t, "what was under way is lost") {
 		w.arrivals = nil
 	}
-	handed := make(map[*Command]*asker)
 	for _, a := range w.askers {
-		if a.held() && !slices.Contains(moved, &a.Command) {
+		if a.held() {
 			w.Fatalf("%s is without an answer though its link is gone", a.ID)
 		}
-		handed[&a.Command] = a
 	}
-	for _, c := range moved {
-		handed[c].accepted = false
-	}
-	for _, c := range moved {
-		w.submit(handed[c])
+	for _, a := range moved {
+		w.submit(a)
 	}
 	w.pump()
+}
+
+// handover takes off the bus what is not on the wire.
+func (w *world) handover() []*asker {
+	w.doing = "handover"
+	commands := w.bus.Unsent()
+	moved := make([]*asker, len(commands))
+	for _, a := range w.askers {
+		i := slices.Index(commands, &a.Command)
+		if (a.held() && a.on == nil) != (i >= 0) {
+			w.Fatalf("%s, on the wire: %v, was handed over: %v", a.ID, a.on != nil, i >= 0)
+		}
+		if i >= 0 {
+			a.accepted, moved[i] = false, a
+		}
+	}
+	return moved
 }
 
 // babble is what comes without anybody having asked.
@@ -235,7 +244,7 @@ func (w *world) respond(f *flight) {
 	if !w.bare {
 		faults = append(faults, "duplicate", "another meter's", "another exchange's")
 	}
-	in := drawMS(w.T, "answer", 0, timeout)
+	in := drawMS(w.T, "answer", 0, min(w.slow, timeout))
 	switch rapid.SampledFrom(faults).Draw(w.T, "fault") {
 	case "late":
 		in = drawMS(w.T, "late", timeout, timeout+lateFactor*w.config.ResponseTimeout)

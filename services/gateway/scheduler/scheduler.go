@@ -147,7 +147,8 @@ func (b *Bus) Submit(now time.Time, c *Command) {
 	}
 	j := b.lanes.join(c)
 	if b.ready(now) && b.lanes.next() == j {
-		return // it goes out at once
+		j.position = 0 // it goes out at once; if an answer or a timeout comes first, its waiters are told with the next frame
+		return
 	}
 	told := j.position
 	b.tellPositions(now)

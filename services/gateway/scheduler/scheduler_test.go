@@ -208,6 +208,13 @@ func TestDeadlines(t *testing.T) {
 		w.at(1020)
 		w.sends("")
 	})
+	t.Run("passed in the queue, and the turn came before anybody looked", func(t *testing.T) {
+		w := newWire(t, 10)
+		w.ask("a", "1", 500*time.Millisecond)
+		w.now = w.now.Add(500 * time.Millisecond)
+		w.sends("")
+		w.told("a", "accepted", "failed expired")
+	})
 	t.Run("one waiter's passes, the other's exchange is sent", func(t *testing.T) {
 		w := newWire(t, 10)
 		w.ask("a", "1", long)
@@ -272,6 +279,26 @@ func TestBytesThatAreNoAnswerAreShown(t *testing.T) {
 	w.told("a", "accepted", "sent", "failed bad_answer")
 	if string(frames.Received) != "??9 9 9" || string(frames.Sent) != "1 1" {
 		t.Fatalf("frames %q %q", frames.Sent, frames.Received)
+	}
+}
+
+func TestOnlySoManyBytesThatAreNoAnswerAreKept(t *testing.T) {
+	w := newWire(t, 10)
+	var kept int
+	c := w.command("a", "1", long)
+	c.Emit = func(a meter.Answer) {
+		if a.Frames != nil {
+			kept = len(a.Frames.Received)
+		}
+	}
+	w.bus.Submit(w.now, c)
+	w.sends("1 1")
+	for range 100 {
+		w.bus.Stray([]byte("0123456789"))
+	}
+	w.at(1000)
+	if kept != maxStray {
+		t.Fatalf("%d bytes were kept", kept)
 	}
 }
 

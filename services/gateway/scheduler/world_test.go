@@ -21,6 +21,7 @@ type world struct {
 	config Config
 	bare   bool // the protocol has no serial numbers
 	dead   map[string]bool
+	slow   time.Duration // an answer in time takes at most this long
 	bus    *Bus
 	now    time.Time
 
@@ -89,6 +90,7 @@ func newWorld(t *rapid.T, bare bool) *world {
 		Retries:         rapid.IntRange(0, 2).Draw(t, "retries"),
 		Request:         w.request,
 	}
+	w.slow = min(ms("slowest answer", 50, 200, 5000), w.config.ResponseTimeout)
 	for _, m := range meters {
 		w.dead[m] = rapid.IntRange(0, 3).Draw(t, "meter "+m) == 0
 	}
