@@ -36,6 +36,8 @@ type Traits struct {
 
 	// ResponseTimeout is how long after a frame's last byte the whole answer may take.
 	ResponseTimeout time.Duration
+	// Gap is the silence that this protocol's buses need between two exchanges; 0 leaves it to the gateway's --bus-gap.
+	Gap time.Duration
 	// Quiet is the silence after which bytes that stand incomplete will not be completed any more. Zero if
 	// only the end of an exchange tells.
 	Quiet time.Duration

@@ -124,6 +124,13 @@ func (b *board) after(p place, limit int) (links []meter.Link, next place, full,
 	return links, p, full, i < len(b.changes), b.turned
 }
 
+// turning returns a channel that is closed at the next announcement.
+func (b *board) turning() <-chan struct{} {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.turned
+}
+
 // link returns what is known of one link.
 func (b *board) link(c meter.ConcentratorID) (meter.Link, bool) {
 	b.mu.RLock()

@@ -84,6 +84,11 @@ type pace struct {
 	unheld    []time.Duration // before each new try of a command for which no gateway was there
 	settle    time.Duration   // after NATS came back, how long gateways may take to be back too
 	presence  time.Duration   // changes of links are collected this long before clients are told
+
+	framesWatch time.Duration // a gateway is asked to tell new frames for this long
+	framesRenew time.Duration // and after this long to go on
+	framesReply time.Duration // how long its answer may take; after an error, the first wait before it is asked again
+	framesAnew  time.Duration // between frames that were missed and asking for all of them
 }
 
 var usualPace = pace{
@@ -98,4 +103,9 @@ var usualPace = pace{
 	unheld:   []time.Duration{20 * time.Millisecond, 60 * time.Millisecond, 150 * time.Millisecond},
 	settle:   2 * time.Second,
 	presence: 25 * time.Millisecond,
+
+	framesWatch: 30 * time.Second,
+	framesRenew: 20 * time.Second,
+	framesReply: 2 * time.Second,
+	framesAnew:  250 * time.Millisecond,
 }

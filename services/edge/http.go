@@ -33,6 +33,7 @@ func (e *Edge) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/v1/reads", only(http.MethodPost, e.serveRead))
 	mux.HandleFunc("/v1/concentrators", only(http.MethodGet, e.serveConcentrators))
+	mux.HandleFunc("/v1/concentrators/{concentrator}/frames", only(http.MethodGet, e.serveFrames))
 	mux.HandleFunc("/v1/meters", only(http.MethodGet, e.serveMeters))
 	mux.HandleFunc("/healthz", only(http.MethodGet, e.serveHealth))
 	mux.HandleFunc("/readyz", only(http.MethodGet, e.serveReadiness))

@@ -25,27 +25,38 @@ func parseRead(b []byte) (read, error) {
 	if err != nil {
 		return r, err
 	}
-	var rest struct {
-		Concentrator *meter.ConcentratorID `json:"concentrator"`
-		Stages       *bool                 `json:"stages"`
-	}
-	if err := meter.DecodeJSON(b, &rest); err != nil {
+	if r.Concentrator, err = parseConcentrator(b); err != nil {
 		return r, err
 	}
-	if rest.Concentrator == nil {
-		return r, meter.Errorf(meter.CodeBadCommand, `the field "concentrator" is missing`)
+	var rest struct {
+		Stages *bool `json:"stages"`
 	}
-	r.Concentrator = *rest.Concentrator
+	err = meter.DecodeJSON(b, &rest)
 	r.Command.Stages = rest.Stages == nil || *rest.Stages
-	return r, nil
+	return r, err
+}
+
+// parseConcentrator reads the field "concentrator" of a JSON object.
+func parseConcentrator(b []byte) (meter.ConcentratorID, error) {
+	var j struct {
+		Concentrator *meter.ConcentratorID `json:"concentrator"`
+	}
+	if err := meter.DecodeJSON(b, &j); err != nil {
+		return meter.ConcentratorID{}, err
+	}
+	if j.Concentrator == nil {
+		return meter.ConcentratorID{}, meter.Errorf(meter.CodeBadCommand, `the field "concentrator" is missing`)
+	}
+	return *j.Concentrator, nil
 }
 
 // message is what a dianchao.v1 client sends. Exactly the fields of its type are set.
 type message struct {
-	Type      string
-	ID        meter.CommandID // read, cancel
-	Read      read            // read
-	Subscribe bool            // presence
+	Type         string
+	ID           meter.CommandID      // read, cancel
+	Read         read                 // read
+	Subscribe    bool                 // presence, frames
+	Concentrator meter.ConcentratorID // frames
 }
 
 // parseMessage reads one message. It returns CodeBadCommand, naming the field, if it cannot be used, and then the
@@ -80,17 +91,20 @@ func parseMessage(b []byte) (message, error) {
 	case "cancel":
 		return m, requireID(m.ID, idErr)
 	case "presence":
-		if j.Subscribe == nil {
-			return m, meter.Errorf(meter.CodeBadCommand, `the field "subscribe" is missing, it is true or false`)
+		m.Subscribe, err = requireWish(j.Subscribe)
+		return m, err
+	case "frames":
+		if m.Concentrator, err = parseConcentrator(b); err != nil {
+			return m, err
 		}
-		m.Subscribe = *j.Subscribe
-		return m, nil
+		m.Subscribe, err = requireWish(j.Subscribe)
+		return m, err
 	case "ping":
 		return m, nil
 	case "":
 		return m, meter.Errorf(meter.CodeBadCommand, `the field "type" is missing`)
 	}
-	return m, meter.Errorf(meter.CodeBadCommand, `there is no message type %.40q; a client sends "read", "cancel", "presence" or "ping"`, m.Type)
+	return m, meter.Errorf(meter.CodeBadCommand, `there is no message type %.40q; a client sends "read", "cancel", "presence", "frames" or "ping"`, m.Type)
 }
 
 func requireID(id meter.CommandID, err error) error {
@@ -101,4 +115,11 @@ func requireID(id meter.CommandID, err error) error {
 		return meter.Errorf(meter.CodeBadCommand, `the field "id" is missing`)
 	}
 	return nil
+}
+
+func requireWish(subscribe *bool) (bool, error) {
+	if subscribe == nil {
+		return false, meter.Errorf(meter.CodeBadCommand, `the field "subscribe" is missing, it is true or false`)
+	}
+	return *subscribe, nil
 }

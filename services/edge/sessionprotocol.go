@@ -73,6 +73,8 @@ func (p *sessionProtocol) message(text []byte) {
 		}
 	case "presence":
 		p.presence(m.Subscribe)
+	case "frames":
+		p.frames(m.Concentrator, m.Subscribe)
 	case "ping":
 		p.socket.send(pong)
 	}
@@ -98,6 +100,16 @@ func (p *sessionProtocol) presence(wish bool) {
 	default:
 	}
 	p.socket.subscribe <- wish
+}
+
+func (p *sessionProtocol) frames(c meter.ConcentratorID, wish bool) {
+	if !wish {
+		p.socket.frames.end(c)
+		return
+	}
+	if err := p.socket.frames.start(c); err != nil {
+		p.refuse(meter.CommandID{}, err)
+	}
 }
 
 func (p *sessionProtocol) tooLarge() {

@@ -53,7 +53,8 @@ type socket struct {
 	cut      context.CancelFunc // breaks the connection at once
 
 	out       *queue
-	subscribe chan bool    // the newest wish to follow the links, or not to
+	subscribe chan bool // the newest wish to follow the links, or not to
+	frames    *frameWatches
 	lastSign  atomic.Int64 // when something came from the client last, Unix nanoseconds
 
 	ending sync.Once
@@ -66,7 +67,7 @@ type socket struct {
 func (e *Edge) serveSocket(w http.ResponseWriter, r *http.Request) {
 	k := &socket{
 		edge: e,
-		out:  newQueue(sendQueue), subscribe: make(chan bool, 1), ended: make(chan struct{}),
+		out:  newQueue(sendQueue), subscribe: make(chan bool, 1), frames: newFrameWatches(e), ended: make(chan struct{}),
 	}
 	offered := offeredSubprotocols(r)
 	k.protocol = &clickToCopy{socket: k}
@@ -109,6 +110,7 @@ func (k *socket) serve() {
 	var writer sync.WaitGroup
 	writer.Go(func() { k.write(ctx) })
 	k.read(ctx)
+	k.frames.close()
 	k.end(0, "")
 	writer.Wait()
 }
@@ -225,6 +227,10 @@ func (k *socket) write(ctx context.Context) {
 			links.follow(wish)
 		case <-links.ready:
 			if text := links.next(k.edge.board, presenceLinks); text != nil {
+				err = k.put(ctx, text)
+			}
+		case <-k.frames.ready:
+			if text := k.frames.next(); text != nil {
 				err = k.put(ctx, text)
 			}
 		case <-ticks.C:

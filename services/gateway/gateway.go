@@ -6,6 +6,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -31,6 +32,7 @@ type Config struct {
 	ID       string          `name:"gateway-id" help:"This gateway's id, in answers and in the bucket links. Default: gw- and eight random hexadecimal digits."`
 	Listen   []Listen        `default:"cjt188=127.0.0.1:7188" placeholder:"PROTOCOL=HOST:PORT" sep:"none" help:"Let concentrators of a protocol dial in here; repeatable."`
 	Dial     []Dial          `placeholder:"PROTOCOL=HOST:PORT@NUMBER,…" sep:"none" help:"Dial out to concentrators, or to an application server that holds them; repeatable."`
+	Timings  []Timing        `name:"link-timing" placeholder:"NUMBER=TIMEOUT/GAP" sep:"none" help:"Response timeout and gap of one concentrator's bus, e.g. 301=30s/100ms for meters behind a slow radio; repeatable."`
 	BusGap   time.Duration   `default:"20ms" help:"Silence on a bus between two exchanges."`
 	BusQueue int             `default:"1000" help:"Most commands that one bus holds; one more is refused as busy."`
 	MaxLinks int             `default:"100000" help:"Most concentrators' connections; one more is closed."`
@@ -68,6 +70,26 @@ func (d *Dial) UnmarshalText(b []byte) error {
 			return fmt.Errorf("--dial %s: %s", b, meter.AsError(err).Message)
 		}
 		d.Concentrators = append(d.Concentrators, c)
+	}
+	return nil
+}
+
+// Timing is NUMBER=TIMEOUT/GAP.
+type Timing struct {
+	Concentrator    meter.ConcentratorID
+	ResponseTimeout time.Duration
+	Gap             time.Duration
+}
+
+func (t *Timing) UnmarshalText(b []byte) error {
+	number, both, _ := strings.Cut(string(b), "=")
+	timeout, gap, _ := strings.Cut(both, "/")
+	var errs [3]error
+	t.Concentrator, errs[0] = meter.ParseConcentratorID(number)
+	t.ResponseTimeout, errs[1] = time.ParseDuration(timeout)
+	t.Gap, errs[2] = time.ParseDuration(gap)
+	if errors.Join(errs[:]...) != nil || t.ResponseTimeout <= 0 || t.ResponseTimeout > meter.MaxTimeout || t.Gap < 0 {
+		return fmt.Errorf("%q is not NUMBER=TIMEOUT/GAP, e.g. 301=30s/100ms", b)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"log/slog"
@@ -52,7 +53,7 @@ func newLink(g *Gateway, d driver.Driver, conn net.Conn, names []meter.Concentra
 		protocol: d.NewLink(names != nil),
 	}
 	l.bus = scheduler.New(scheduler.Config{
-		Gap: g.config.BusGap, ResponseTimeout: l.traits.ResponseTimeout, Queue: g.config.BusQueue,
+		Gap: cmp.Or(l.traits.Gap, g.config.BusGap), ResponseTimeout: l.traits.ResponseTimeout, Queue: g.config.BusQueue,
 		Window: l.traits.Window, Retries: l.traits.Retries, Request: l.protocol.Request,
 	})
 	return l
@@ -62,6 +63,7 @@ func newLink(g *Gateway, d driver.Driver, conn net.Conn, names []meter.Concentra
 func (l *link) run() {
 	defer l.gateway.wait.Done()
 	for _, c := range l.names {
+		l.retime(c)
 		l.gateway.hold(l, c)
 	}
 	err := l.read()
@@ -74,6 +76,17 @@ func (l *link) run() {
 		l.timer.Stop()
 	}
 	l.log.Info("link down", "concentrators", l.names, "reason", l.reason)
+}
+
+// retime gives the bus the timing that the operator set for this concentrator, if any.
+func (l *link) retime(c meter.ConcentratorID) {
+	for _, t := range l.gateway.config.Timings {
+		if t.Concentrator == c {
+			l.mu.Lock()
+			l.bus.Retime(t.Gap, t.ResponseTimeout)
+			l.mu.Unlock()
+		}
+	}
 }
 
 func explainEnd(err error) string {
@@ -196,6 +209,7 @@ func (l *link) register(c meter.ConcentratorID) {
 		l.close("it registered again as " + c.String())
 	default:
 		l.log.Info("link up", "concentrator", c)
+		l.retime(c)
 		l.gateway.hold(l, c)
 	}
 }

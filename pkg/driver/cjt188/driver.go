@@ -25,6 +25,7 @@ type Driver struct {
 	Serial          SerialRule    `name:"serial" default:"strict" enum:"strict,any" help:"Whether an answer must repeat the request's serial number: strict, or any for meters that never do, at the price that a late answer of the same meter cannot be told."`
 	ResponseTimeout time.Duration `name:"response-timeout" default:"3s" help:"How long a meter may take to answer: 2s are usual on a wire, up to 30s over radio."`
 	Retries         int           `name:"retries" default:"1" help:"How often a read is repeated inside its deadline because what came was noise; 0 for meters whose battery allows few reads."`
+	Gap             time.Duration `name:"gap" default:"0s" help:"Silence on the bus between two exchanges; 0 leaves it to --bus-gap."`
 	Quiet           time.Duration `name:"quiet" default:"300ms" help:"The silence that ends a registration packet or gives up an incomplete frame."`
 }
 
@@ -58,6 +59,9 @@ func (d *Driver) Validate() error {
 	if d.Serial != SerialStrict && d.Serial != SerialAny {
 		return fmt.Errorf("cjt188-serial is %q, it must be %s or %s", d.Serial, SerialStrict, SerialAny)
 	}
+	if d.Gap < 0 {
+		return fmt.Errorf("cjt188-gap is %s, it cannot be negative", d.Gap)
+	}
 	if d.Retries < 0 || d.Retries > 10 {
 		return fmt.Errorf("cjt188-retries is %d, it must be from 0 to 10", d.Retries)
 	}
@@ -78,6 +82,7 @@ func (d *Driver) Traits() driver.Traits {
 		ResponseTimeout: d.ResponseTimeout,
 		Quiet:           d.Quiet,
 		Retries:         d.Retries,
+		Gap:             d.Gap,
 		MaxFrame:        window,
 	}
 }

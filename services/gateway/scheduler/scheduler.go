@@ -113,6 +113,11 @@ func New(c Config) *Bus {
 	return &Bus{config: c}
 }
 
+// Retime changes the silence between exchanges and the response timeout, from the next exchange on.
+func (b *Bus) Retime(gap, responseTimeout time.Duration) {
+	b.config.Gap, b.config.ResponseTimeout = gap, responseTimeout
+}
+
 // Counts returns what happened so far.
 func (b *Bus) Counts() Counts { return b.counts }
 

@@ -84,15 +84,15 @@ func newWorld(t *rapid.T, bare bool) *world {
 	}
 	w.config = Config{
 		Gap:             ms("gap", 0, 20, 200),
-		ResponseTimeout: ms("response timeout", 300, 1000, 5000),
-		Queue:           rapid.SampledFrom([]int{1, 4, 12}).Draw(t, "queue"),
+		ResponseTimeout: ms("response timeout", 1000, 5000, 300),
+		Queue:           rapid.SampledFrom([]int{20, 8, 1}).Draw(t, "queue"),
 		Window:          rapid.IntRange(1, 3).Draw(t, "window"),
 		Retries:         rapid.IntRange(0, 2).Draw(t, "retries"),
 		Request:         w.request,
 	}
 	w.slow = min(ms("slowest answer", 50, 200, 5000), w.config.ResponseTimeout)
 	for _, m := range meters {
-		w.dead[m] = rapid.IntRange(0, 3).Draw(t, "meter "+m) == 0
+		w.dead[m] = rapid.IntRange(0, 3).Draw(t, "meter "+m) == 3
 	}
 	w.reset()
 	return w
