@@ -15,10 +15,11 @@ import (
 // two gateways that claim a concentrator, the one with the higher revision holds it.
 type claims struct {
 	gateway *Gateway
+	known   chan struct{} // closed once the bucket has been read for the first time
 
-	mu       sync.Mutex
-	links    map[meter.ConcentratorID]claim
-	complete bool // since the last Begin
+	mu    sync.Mutex
+	links map[meter.ConcentratorID]claim
+	read  bool // once
 }
 
 type claim struct {
@@ -29,7 +30,7 @@ type claim struct {
 func (c *claims) Begin() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.links, c.complete = make(map[meter.ConcentratorID]claim), false
+	c.links = make(map[meter.ConcentratorID]claim)
 }
 
 func (c *claims) Change(e jetstream.KeyValueEntry) {
@@ -53,7 +54,10 @@ func (c *claims) Change(e jetstream.KeyValueEntry) {
 // Complete takes back what a former life of this gateway still claims, and claims what was lost while NATS was away.
 func (c *claims) Complete() {
 	c.mu.Lock()
-	c.complete = true
+	if !c.read {
+		c.read = true
+		close(c.known)
+	}
 	var orphans []claim
 	for _, l := range c.links {
 		if l.Gateway == c.gateway.id && l.State == meter.LinkUp && c.gateway.holder(l.Concentrator) == nil {

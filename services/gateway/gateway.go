@@ -153,7 +153,7 @@ func New(c Config) (*Gateway, error) {
 		logs:      make(map[meter.ConcentratorID]*frameLog),
 		instance:  uuid.NewString(),
 	}
-	g.claims.gateway = g
+	g.claims.gateway, g.claims.known = g, make(chan struct{})
 	for i := range g.anew {
 		g.anew[i] = make(chan struct{}, 1)
 	}

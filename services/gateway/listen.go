@@ -102,6 +102,10 @@ const (
 func (g *Gateway) dial(ctx context.Context, d Dial) {
 	dialer := net.Dialer{Timeout: dialTimeout, KeepAliveConfig: keepAlive}
 	backoff := redialAtOnce
+	select {
+	case <-g.claims.known: // who holds the far end already
+	case <-ctx.Done():
+	}
 	for ctx.Err() == nil {
 		if g.heldElsewhere(d.Concentrators) {
 			// Another gateway has the same far end; this one stands by.
