@@ -19,6 +19,7 @@
  * @property {string} meter
  * @property {"accepted"|"queued"|"sent"|"done"|"failed"} stage
  * @property {number} [position]  in the queue, 1 is next
+ * @property {number} [wait_ms]  an estimate until the meter is asked, while it is queued
  * @property {"wire"|"shared"|"recent"} [source]
  * @property {string} [at]
  * @property {object} [reading]
@@ -35,6 +36,15 @@
  * @property {string} driver
  * @property {string} [remote]
  * @property {string} [reason]
+ *
+ * @typedef {object} Frame  what went over a link; docs/nats.md says what each kind is
+ * @property {string} at  of the last one, if it stands for several
+ * @property {"down"|"up"} direction  to the concentrator, or from it
+ * @property {"request"|"reply"|"answer"|"late"|"foreign"|"noise"|"registration"|"heartbeat"} kind
+ * @property {string} bytes  hexadecimal
+ * @property {string} [meaning]
+ * @property {number} [count]  how many equal ones in a row it stands for, if more than one: it then takes the place of
+ *   the frame before it, if that is equal
  */
 
 const PROTOCOL = "dianchao.v1";
@@ -76,6 +86,7 @@ export class Dianchao extends EventTarget {
   #pending = new Map();
   #links = null; // concentrator → Link, null until the server told
   #watchers = new Set();
+  #frameWatchers = new Map(); // concentrator → Set of watchers
   #attempt = 0;
   #timer = null;
   #timerAt = 0;
@@ -175,6 +186,28 @@ export class Dianchao extends EventTarget {
     };
   }
 
+  /**
+   * Calls back with the last frames of a concentrator's link, `full`, then with every new one. `full` comes again, and
+   * replaces what was told before, whenever frames may have been missed: after a lost connection, or when the
+   * concentrator logged in elsewhere. With an `error` the watch goes on: frames come once the concentrator is back.
+   * A server tells the frames of four concentrators at a time; one more is refused with an "error" event.
+   *
+   * @param {string} concentrator
+   * @param {(told: {full: boolean, frames: Frame[], gateway?: string, error?: {code: string, message: string, retry: boolean}}) => void} callback
+   * @returns {() => void} ends the watch
+   */
+  watchFrames(concentrator, callback) {
+    const watcher = { callback };
+    const watchers = this.#frameWatchers.get(concentrator) ?? new Set();
+    this.#frameWatchers.set(concentrator, watchers.add(watcher));
+    this.#subscribeFrames(concentrator, true); // for a second watcher, too: it brings all frames anew
+    return () => {
+      if (!watchers.delete(watcher) || watchers.size > 0) return;
+      this.#frameWatchers.delete(concentrator);
+      this.#subscribeFrames(concentrator, false);
+    };
+  }
+
   /** Tries to connect now if a retry is waiting; otherwise finds out whether the connection still works. */
   reconnect() {
     if (this.#current) return this.#current.probe();
@@ -206,6 +239,8 @@ export class Dianchao extends EventTarget {
         return this.#answered(session, message);
       case "presence":
         return session === this.#current && this.#heardOf(message);
+      case "frames":
+        return session === this.#current && this.#heardFrames(message);
       case "draining":
         return session === this.#current && this.#drain(message.reconnect_ms);
       case "error":
@@ -216,6 +251,7 @@ export class Dianchao extends EventTarget {
   #opened(session, hello) {
     session.hello = hello;
     if (this.#watchers.size > 0) this.#subscribe(true);
+    for (const concentrator of this.#frameWatchers.keys()) this.#subscribeFrames(concentrator, true);
     this.#tell("open", hello);
     this.#askWaiting();
     for (const old of this.#leaving) this.#leaveIfIdle(old);
@@ -280,6 +316,14 @@ export class Dianchao extends EventTarget {
     if (full || !this.#links) this.#links = new Map();
     for (const link of links ?? []) this.#links.set(link.concentrator, link);
     for (const { callback } of [...this.#watchers]) guarded(callback, this.#links);
+  }
+
+  #subscribeFrames(concentrator, subscribe) {
+    if (this.#current?.hello) this.#current.send({ type: "frames", concentrator, subscribe });
+  }
+
+  #heardFrames({ concentrator, full = false, frames, gateway, error }) {
+    for (const { callback } of [...(this.#frameWatchers.get(concentrator) ?? [])]) guarded(callback, { full, frames, gateway, error });
   }
 
   // The next connection is made before this one is given up, so that nothing outstanding is asked twice without need.

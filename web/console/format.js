@@ -5,10 +5,15 @@ import { currentLanguage } from "./i18n.js";
 const locale = () => (currentLanguage() === "zh" ? "zh-CN" : "en-GB");
 
 /** 14:05:09, with the date in front unless it was today. */
-export function moment(when) {
+export const moment = (when) => timeOf(when, {});
+
+/** 14:05:09.082, with the date in front unless it was today. */
+export const momentInMs = (when) => timeOf(when, { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3 });
+
+function timeOf(when, parts) {
   const date = new Date(when);
   if (Number.isNaN(date.getTime())) return String(when);
-  const time = date.toLocaleTimeString(locale(), { hour12: false });
+  const time = date.toLocaleTimeString(locale(), { ...parts, hour12: false });
   if (date.toDateString() === new Date().toDateString()) return time;
   return `${date.toLocaleDateString(locale(), { month: "2-digit", day: "2-digit" })} ${time}`;
 }

@@ -17,18 +17,23 @@ export function framesOf(frames) {
 
 function frame(words, direction, hex) {
   if (!hex) return null;
-  const copy = el("button", { type: "button", class: "copy" }, t("copy"));
   const bytes = el("code", { class: "hex" }, spaced(hex));
-  copy.addEventListener("click", async () => {
-    copy.textContent = t((await copied(hex, bytes)) ? "copied" : "copyFailed");
-  });
   return el(
     "div",
     { class: "frame", "data-direction": direction },
     el("span", { class: "frame-label" }, t(words), el("small", {}, t("bytes", { n: hex.length / 2 }))),
     bytes,
-    copy,
+    copyButton(hex, bytes),
   );
+}
+
+/** A button that copies a frame; `bytes` is the element that shows it. */
+export function copyButton(hex, bytes) {
+  const copy = el("button", { type: "button", class: "copy" }, t("copy"));
+  copy.addEventListener("click", async () => {
+    copy.textContent = t((await copied(hex, bytes)) ? "copied" : "copyFailed");
+  });
+  return copy;
 }
 
 // The clipboard API exists in secure contexts only, and http on a LAN address is none: there the selection is copied.

@@ -8,12 +8,13 @@ import { PickList } from "./picklist.js";
 export class Links {
   #links = null;
   #selected = "";
-  #onPick;
+  #logged = "";
+  #on;
   #list;
 
-  /** @param {(concentrator: string) => void} onPick */
-  constructor(client, onPick) {
-    this.#onPick = onPick;
+  /** @param {{pick: (concentrator: string) => void, frames: (concentrator: string) => void}} on */
+  constructor(client, on) {
+    this.#on = on;
     this.#list = new PickList(byId("links"), byId("links-filter"), {
       key: (link) => link.concentrator,
       text: (link) => `${link.concentrator} ${link.gateway}`,
@@ -38,6 +39,12 @@ export class Links {
     this.#draw();
   }
 
+  /** Marks the concentrator whose frames are shown, "" for none. */
+  markLogged(concentrator) {
+    this.#logged = concentrator;
+    this.#draw();
+  }
+
   #draw() {
     const links = [...(this.#links?.values() ?? [])];
     links.sort((a, b) => (a.state === b.state ? inNaturalOrder(a.concentrator, b.concentrator) : a.state === "up" ? -1 : 1));
@@ -50,13 +57,19 @@ export class Links {
   #make(concentrator) {
     const button = el(
       "button",
-      { type: "button", class: "pick", onclick: () => this.#onPick(concentrator) },
+      { type: "button", class: "pick", onclick: () => this.#on.pick(concentrator) },
       el("span", { class: "pick-dot", "aria-hidden": "true" }),
       el("span", { class: "pick-name" }, concentrator),
       el("span", { class: "pick-aside" }),
       el("span", { class: "pick-more" }),
     );
-    return el("li", { "data-testid": `concentrator-${concentrator}` }, button);
+    const frames = el("button", {
+      type: "button",
+      class: "frames-button",
+      "data-testid": `frames-button-${concentrator}`,
+      onclick: () => this.#on.frames(concentrator),
+    });
+    return el("li", { class: "link", "data-testid": `concentrator-${concentrator}` }, button, frames);
   }
 
   #update(row, link) {
@@ -68,5 +81,9 @@ export class Links {
     const button = row.firstElementChild;
     button.title = [link.driver, link.remote, link.reason].filter(Boolean).join(" · ");
     button.setAttribute("aria-pressed", String(link.concentrator === this.#selected));
+    const frames = row.querySelector(".frames-button");
+    frames.textContent = t("frameLog");
+    frames.setAttribute("aria-label", t("frameLogOf", { concentrator: link.concentrator }));
+    frames.setAttribute("aria-pressed", String(link.concentrator === this.#logged));
   }
 }

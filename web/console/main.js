@@ -3,6 +3,7 @@
 import { Dianchao } from "../dianchao.js";
 import { byId } from "./dom.js";
 import { Connection } from "./connection.js";
+import { FrameLog } from "./framelog.js";
 import { drawPage, inEveryLanguage, switchLanguage, t } from "./i18n.js";
 import { Links } from "./links.js";
 import { Meters } from "./meters.js";
@@ -21,14 +22,18 @@ inEveryLanguage(() => {
 byId("language").addEventListener("click", switchLanguage);
 
 const client = new Dianchao();
-const links = new Links(client, pickConcentrator);
+const links = new Links(client, { pick: pickConcentrator, frames: showFrames });
+const frameLog = new FrameLog(client, (concentrator) => links.markLogged(concentrator));
 const meters = new Meters(pickMeter);
 const results = new Results(client, {
   linkOf: (concentrator) => links.of(concentrator),
   again: ({ concentrator, meter }) => read(concentrator, meter),
   done: (result) => meters.wasRead(result),
 });
-new Connection(client, (state) => results.connectionIs(state));
+new Connection(client, (state) => {
+  results.connectionIs(state);
+  frameLog.connectionIs(state);
+});
 
 byId("ask").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -81,9 +86,17 @@ function read(concentrator, meter) {
   showConcentrator();
   history.replaceState(null, "", `#${concentrator}/${meter}`);
   const card = results.start({ concentrator, meter, name: meters.nameOf(concentrator, meter), ...chosen() });
+  makeRoomOnAPhone(card);
+}
+
+function showFrames(concentrator) {
+  if (frameLog.toggle(concentrator)) makeRoomOnAPhone(byId("frame-log"));
+}
+
+function makeRoomOnAPhone(element) {
   if (!phone.matches) return;
   for (const panel of ["links-panel", "meters-panel"]) byId(panel).open = false;
-  card.scrollIntoView({ block: "nearest" });
+  element.scrollIntoView({ block: "nearest" });
 }
 
 function pickConcentrator(concentrator) {

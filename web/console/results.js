@@ -76,8 +76,8 @@ export class Results {
   async #follow(result) {
     const { id, concentrator, meter, timeoutMs, maxAgeMs } = result;
     const passed = () => Math.round(performance.now() - result.startedAt);
-    const onStage = ({ stage, position }) => {
-      advance(result.steps, stage, passed(), position);
+    const onStage = ({ stage, position, wait_ms: waitMs }) => {
+      advance(result.steps, stage, passed(), { position, waitMs });
       this.#cards.get(result)?.draw();
     };
     try {

@@ -7,13 +7,13 @@ const words = { asked: "stageAsked", accepted: "stageAccepted", queued: "stageQu
 const course = ["asked", "accepted", "queued", "sent", "done"];
 
 /**
- * Adds a stage to `steps`, an array of {stage, ms, position?}. A stage that comes again, as a queue's position
+ * Adds a stage to `steps`, an array of {stage, ms, position?, waitMs?}. A stage that comes again, as a queue's position
  * does, keeps its first time; one that comes late, after a lost connection, does not turn the line back.
  */
-export function advance(steps, stage, ms, position) {
+export function advance(steps, stage, ms, { position, waitMs } = {}) {
   const step = steps.find((s) => s.stage === stage);
-  if (step) step.position = position;
-  else if (course.indexOf(stage) > course.indexOf(steps.at(-1).stage) || stage === "failed") steps.push({ stage, ms, position });
+  if (step) Object.assign(step, { position, waitMs });
+  else if (course.indexOf(stage) > course.indexOf(steps.at(-1).stage) || stage === "failed") steps.push({ stage, ms, position, waitMs });
 }
 
 /** The latest stage in words. */
@@ -35,6 +35,7 @@ export function stagesOf(steps, end) {
   return el("ol", { class: "stages", "data-testid": "stages" }, items);
 }
 
-function inWords({ stage, position }) {
-  return stage === "queued" && position ? t("stageQueuedAt", { n: position }) : t(words[stage]);
+function inWords({ stage, position, waitMs }) {
+  if (stage !== "queued" || !position) return t(words[stage]);
+  return waitMs ? t("stageQueuedFor", { n: position, wait: Math.max(1, Math.round(waitMs / 1000)) }) : t("stageQueuedAt", { n: position });
 }

@@ -18,6 +18,8 @@ import (
 
 type commands struct {
 	Measure measureCommand `cmd:"" default:"withargs" help:"Measure dianchao next to the floor (this is the default)."`
+	Links   linksCommand   `cmd:"" help:"Measure ten thousand links on one gateway process: its memory, and reads while thousands log in."`
+	Bus     busCommand     `cmd:"" help:"Measure one bus that many people and a night's job want at once, a dead meter among its meters."`
 	Floor   floorCommand   `cmd:"" help:"Serve the floor until interrupted; measure starts it by itself."`
 }
 
@@ -120,7 +122,7 @@ func (c measureCommand) measure(ctx context.Context) (*report, error) {
 
 func main() {
 	var c commands
-	parsed := kong.Parse(&c, kong.Name("bench"), kong.Description("What a click costs over the whole way, next to a floor."))
+	parsed := kong.Parse(&c, kong.Name("bench"), kong.Description("What a click costs, what a link costs, and what a bus takes."))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	parsed.BindTo(ctx, (*context.Context)(nil))

@@ -16,7 +16,7 @@ import (
 
 // process is a program that is measured.
 type process struct {
-	url  string // where it takes WebSockets
+	url  string // where it is reached, as it says when it is ready
 	pid  int
 	stop func() // tells it to end, and waits until it has
 }
@@ -26,9 +26,10 @@ const (
 	stopPatience  = 10 * time.Second
 )
 
-var readyURL = regexp.MustCompile(`http://\S+`)
+// ready is what a program says once it is: where it takes WebSockets, or concentrators; a simulator takes nothing.
+var ready = regexp.MustCompile(`http://\S+|cjt188=\S+|every concentrator has logged in`)
 
-// start runs a program and waits until it says on which URL it is ready. Its complaints go to our standard error.
+// start runs a program and waits until it says that it is ready. Its complaints go to our standard error.
 func start(ctx context.Context, path string, args ...string) (*process, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	cmd := exec.CommandContext(ctx, path, args...)
@@ -48,7 +49,7 @@ func start(ctx context.Context, path string, args ...string) (*process, error) {
 	lines := bufio.NewScanner(output)
 	var url string
 	for url == "" && lines.Scan() {
-		url = readyURL.FindString(lines.Text())
+		url = ready.FindString(lines.Text())
 	}
 	gone := make(chan struct{})
 	go func() {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -24,7 +26,7 @@ type rig struct {
 }
 
 // startRig starts NATS and a gateway. The caller closes the rig.
-func startRig(ctx context.Context, binary string) (r *rig, err error) {
+func startRig(ctx context.Context, binary string, gatewayFlags ...string) (r *rig, err error) {
 	r = &rig{binary: binary, up: newTally()}
 	defer func() {
 		if err != nil {
@@ -48,7 +50,7 @@ func startRig(ctx context.Context, binary string) (r *rig, err error) {
 	if _, err = r.nc.Subscribe(meter.SubjectLinks, r.up.take); err != nil {
 		return nil, fmt.Errorf("listen for links: %w", err)
 	}
-	if r.gateway, err = start(ctx, binary, "gateway", "--log-level=warn", "--nats="+server.URL(), "--listen=cjt188=127.0.0.1:0"); err != nil {
+	if r.gateway, err = start(ctx, binary, append([]string{"gateway", "--log-level=warn", "--nats=" + server.URL(), "--listen=cjt188=127.0.0.1:0"}, gatewayFlags...)...); err != nil {
 		return nil, err
 	}
 	r.closers = append(r.closers, r.gateway.stop)
@@ -61,13 +63,29 @@ func (r *rig) close() {
 	}
 }
 
-// simulate starts a town in a process of its own and waits until its plugs can be pulled.
+// simulate starts a town in a process of its own and waits until it has logged in. Its url is where its plugs are.
 func (r *rig) simulate(ctx context.Context, args ...string) (*process, error) {
-	town, err := start(ctx, r.binary, append([]string{"simulator", "--log-level=info", "--simulate-control=127.0.0.1:0", "--gateway=" + r.gateway.listens}, args...)...)
-	if err == nil {
-		r.closers = append(r.closers, town.stop)
+	control, err := freePort()
+	if err != nil {
+		return nil, err
 	}
-	return town, err
+	town, err := start(ctx, r.binary, append([]string{"simulator", "--log-level=warn", "--simulate-control=" + control,
+		"--gateway=" + strings.TrimPrefix(r.gateway.url, "cjt188=")}, args...)...)
+	if err != nil {
+		return nil, err
+	}
+	r.closers = append(r.closers, town.stop)
+	town.url = "http://" + control + "/concentrators"
+	return town, nil
+}
+
+// freePort returns an address that was free a moment ago.
+func freePort() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("find a free port: %w", err)
+	}
+	return l.Addr().String(), l.Close()
 }
 
 // read asks for one meter and returns how long its answer took; the error says what was wrong with it.
