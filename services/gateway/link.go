@@ -291,6 +291,7 @@ func (l *link) pump() {
 func (l *link) arm(now time.Time) {
 	at, ok := l.bus.Wake()
 	switch {
+	case l.sending: // who sends comes by pump again
 	case !ok || l.reason != "":
 		if l.timer != nil {
 			l.timer.Stop()

@@ -116,7 +116,7 @@ export class FrameLog {
 
   #draw() {
     byId("frame-log-title").textContent = t("frameLogOf", { concentrator: this.#concentrator });
-    byId("frame-log-heartbeats").setAttribute("aria-pressed", String(this.#heartbeats));
+    byId("frame-log-heartbeats").textContent = t(this.#heartbeats ? "hideHeartbeats" : "showHeartbeats");
     byId("frame-log-pause").textContent = t(this.#held ? "resume" : "pause");
     this.#drawState();
     const frames = this.#held ?? this.#frames;

@@ -130,6 +130,10 @@ func (a *asker) refusal() meter.Code {
 		return meter.CodeExpired
 	case held >= w.config.Queue:
 		return meter.CodeBusy
+	case slices.ContainsFunc(w.lost, func(f *flight) bool {
+		return f.doubtful && f.meter == a.meter() && !w.now.After(f.lateBy)
+	}):
+		return meter.CodeMeterSilent
 	case a.Lane == meter.LaneBatch && w.now.Sub(mute.since) < mute.skip:
 		return meter.CodeMeterSilent
 	default:

@@ -14,6 +14,7 @@ type silence struct {
 	target   Target
 	sentAt   time.Time
 	until    time.Time // by then it is not expected any more
+	doubtful bool      // it may have come already, and been taken for an earlier one's
 }
 
 const (
@@ -29,7 +30,10 @@ func (b *Bus) rememberSilence(now time.Time, j *job) {
 	if len(b.silent) == maxSilent {
 		b.silent = slices.Delete(b.silent, 0, 1)
 	}
-	b.silent = append(b.silent, silence{j.exchange, j.target, j.sentAt, now.Add(lateFactor * b.config.ResponseTimeout)})
+	b.silent = append(b.silent, silence{
+		exchange: j.exchange, target: j.target, sentAt: j.sentAt, doubtful: j.doubtful,
+		until: now.Add(lateFactor * b.config.ResponseTimeout),
+	})
 }
 
 // forgetSilence lets go of exchanges whose answer is not expected any more.
@@ -45,6 +49,9 @@ func (b *Bus) isLate(now time.Time, frame []byte) bool {
 			b.silent = slices.Delete(b.silent, i, i+1)
 			b.pace.saw(now.Sub(s.sentAt)) // slow, but alive
 			delete(b.mute, s.target)
+			if j := find(b.flying, s.target); j != nil && j.exchange.Judge(frame).Answers() {
+				j.doubtful = true
+			}
 			return true
 		}
 	}
@@ -74,8 +81,15 @@ func (b *Bus) wasSilent(now time.Time, t Target) {
 	b.mute[t] = muteMeter{now, min(max(firstSkip, 2*m.skip), mostSkip)}
 }
 
-// skip returns why a batch command is not even tried; nil if it is.
+// skip returns why a command is not even tried; nil if it is.
 func (b *Bus) skip(now time.Time, c *Command) *meter.Error {
+	b.forgetSilence(now)
+	for _, s := range b.silent {
+		if s.doubtful && s.target == c.Target {
+			return meter.Errorf(meter.CodeMeterSilent, "meter %s answered too late, and its protocol cannot tell a late answer from a new one; ask again in %s, when none is expected any more",
+				c.Asked, s.until.Sub(now).Round(time.Second)+time.Second)
+		}
+	}
 	m, known := b.mute[c.Target]
 	if c.Lane != meter.LaneBatch || !known || now.Sub(m.since) >= m.skip {
 		return nil

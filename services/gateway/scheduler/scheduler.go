@@ -14,7 +14,9 @@
 //     taken until the answer or the timeout all the same, because the meter may still talk.
 //  5. An answer is only an answer to the exchange that asked. One that belongs to an exchange which timed out is
 //     late: counted and dropped. Until it came, or twice the response timeout passed, whatever fits it is taken
-//     for it, so that protocols without serial numbers never hand it to the next question.
+//     for it, so that protocols without serial numbers never hand it to the next question. If that leaves the next
+//     question without an answer, too, nobody can tell which was which: the meter is left alone until no late answer
+//     is expected any more.
 //  6. Asking again helps against noise, not against silence: an exchange that timed out after bytes which were no
 //     valid answer goes to the head of its lane, at most Config.Retries times and inside the waiters' deadlines.
 //  7. A meter that was silent is skipped by the batch lane, at first for a minute, twice as long with every
@@ -80,6 +82,7 @@ type job struct {
 	sentAt   time.Time
 	until    time.Time // its timeout
 	stray    []byte    // what came and answered nothing
+	doubtful bool      // what fitted it was taken for a late answer
 }
 
 // Counts are what happened on a bus since it was made.
@@ -231,7 +234,7 @@ func (b *Bus) timedOut(now time.Time, j *job) {
 	if len(j.stray) == 0 {
 		b.wasSilent(now, j.target)
 	}
-	if len(j.stray) > 0 && j.attempts <= b.config.Retries && j.waitedForAfter(now.Add(b.config.Gap)) {
+	if len(j.stray) > 0 && !j.doubtful && j.attempts <= b.config.Retries && j.waitedForAfter(now.Add(b.config.Gap)) {
 		b.counts.Retries++
 		b.lanes.again(j)
 		b.tellPositions(now)

@@ -92,6 +92,26 @@ func TestWithoutSerialNumbersALateAnswerIsNeverTheNextOnes(t *testing.T) {
 			w.hears("2 1 10", c.want)
 		}
 	})
+	t.Run("and when nobody can tell which was which, the meter is left alone for as long", func(t *testing.T) {
+		w := newBareWire(t, time.Second)
+		w.ask("lost", "1", long)
+		w.sends("1 1")
+		w.at(1000)
+		w.ask("eaten", "1", long)
+		w.at(1020)
+		w.sends("2 1")
+		w.hears("2 1 10", Late)
+		w.at(2020)
+		w.told("eaten", "accepted", "queued 1", "sent", "failed meter_silent")
+		w.at(4020)
+		w.ask("early", "1", long)
+		w.told("early", "failed meter_silent")
+		w.at(4021)
+		w.ask("again", "1", long)
+		w.sends("3 1")
+		w.hears("3 1 11", Answered)
+		w.told("again", "accepted", "sent", "done wire 11")
+	})
 	// A night's job over dead meters at half a second each, on a link that may take fifteen seconds to answer.
 	t.Run("however many exchanges timed out since", func(t *testing.T) {
 		w := newBareWire(t, 15*time.Second)

@@ -68,6 +68,7 @@ type flight struct {
 	first  bool      // an asker was told that this exchange was its own
 
 	repeated bool // it timed out after noise, and its turn comes again
+	doubtful bool // what may have been its answer was taken for an earlier one's
 }
 
 func (w *world) reset() {
@@ -184,7 +185,7 @@ func (w *world) timedOut(f *flight) {
 
 // again reports whether f, which times out now, is to be repeated.
 func (f *flight) again(w *world) bool {
-	return f.noise && f.attempts <= w.config.Retries && slices.ContainsFunc(w.askers, func(a *asker) bool {
+	return f.noise && !f.doubtful && f.attempts <= w.config.Retries && slices.ContainsFunc(w.askers, func(a *asker) bool {
 		return a.held() && a.on == f && a.Deadline.After(w.now.Add(w.config.Gap))
 	})
 }
@@ -276,6 +277,9 @@ func (w *world) receive(frame string) {
 	case Late:
 		w.alive(f)
 		w.counts.Late++
+		for _, o := range w.wire {
+			o.doubtful = o.doubtful || o.meter == f.meter && w.bare
+		}
 		w.lost = slices.DeleteFunc(w.lost, func(l *flight) bool { return l == f })
 	case Answered:
 		w.alive(f)
