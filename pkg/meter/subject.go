@@ -8,6 +8,7 @@ import (
 
 // Subjects of the contract that hold for all concentrators or edges.
 const (
+	SubjectReads     = "meter.read.*"    // the first gateway listens
 	SubjectCancels   = "meter.cancel.*"  // gateways listen
 	SubjectLinks     = "meter.link.*"    // edges and people listen
 	SubjectAllFrames = "meter.frames.*"  // gateways listen
@@ -30,6 +31,9 @@ const Queue = "gateway"
 
 // SubjectRead is where the gateway that holds concentrator's link takes commands.
 func SubjectRead(c ConcentratorID) string { return "meter.read." + c.text }
+
+// SubjectGateway is where a gateway answers, with nothing, as long as it lives.
+func SubjectGateway(g GatewayID) string { return "meter.gateway." + g.text }
 
 // SubjectCancel is where every gateway hears that a command of concentrator is withdrawn.
 func SubjectCancel(c ConcentratorID) string { return "meter.cancel." + c.text }

@@ -167,7 +167,7 @@ func TestTheNATSCLI(t *testing.T) {
 	watch.says(`Received on "meter.read.101"`)
 	watch.says(`Received on "meter.reading.101"`)
 
-	if out, errs := cli(t, url, "req", "meter.read.999", `{"meter":"999001"}`); !strings.Contains(out+errs, "No responders are available") {
+	if out, errs := cli(t, url, "req", "--raw", "meter.read.999", `{"meter":"999001"}`); !strings.Contains(out, `"code":"concentrator_offline"`) {
 		t.Fatalf("an offline concentrator: %q %q", out, errs)
 	}
 

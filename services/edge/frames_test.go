@@ -24,28 +24,22 @@ type framesAsk struct {
 	message *nats.Msg
 }
 
-// keepFrames takes the requests for a concentrator's frames until the returned function is called.
-func (p peer) keepFrames(concentrator string) (asks <-chan framesAsk, release func()) {
+// keepFrames takes the requests for a concentrator's frames.
+func (p peer) keepFrames(concentrator string) <-chan framesAsk {
 	p.t.Helper()
-	c := make(chan framesAsk, 64)
-	sub, err := p.nc.Subscribe(meter.SubjectFrames(mustConcentrator(p.t, concentrator)), func(m *nats.Msg) {
+	asks := make(chan framesAsk, 64)
+	if _, err := p.nc.Subscribe(meter.SubjectFrames(mustConcentrator(p.t, concentrator)), func(m *nats.Msg) {
 		wish, err := meter.ParseFramesWish(m.Data)
 		if err != nil {
 			p.t.Errorf("the edge sent %s: %v", m.Data, err)
 			return
 		}
-		c <- framesAsk{wish, p, m}
-	})
-	if err != nil {
+		asks <- framesAsk{wish, p, m}
+	}); err != nil {
 		p.t.Fatal(err)
 	}
 	p.flush()
-	return c, func() {
-		if err := sub.Unsubscribe(); err != nil {
-			p.t.Error(err)
-		}
-		p.flush()
-	}
+	return asks
 }
 
 func (p peer) flush() {
@@ -155,7 +149,7 @@ func TestFramesComeAsTheGatewayGivesThem(t *testing.T) {
 	s := embedNATS(t)
 	n := startEdge(t, s.URL(), nil)
 	p := connectPeer(t, s.URL())
-	asks, _ := p.keepFrames("101")
+	asks := p.keepFrames("101")
 	c := n.session(t)
 	c.send(watch101)
 	a := takeAsk(t, asks, meter.MaxFrames)
@@ -184,7 +178,7 @@ func TestFramesComeAsTheGatewayGivesThem(t *testing.T) {
 func TestAWatchOfFramesIsRenewed(t *testing.T) {
 	s := embedNATS(t)
 	n := startEdge(t, s.URL(), nil, func(e *Edge) { e.pace.framesRenew = 20 * time.Millisecond })
-	asks, _ := connectPeer(t, s.URL()).keepFrames("101")
+	asks := connectPeer(t, s.URL()).keepFrames("101")
 	c := n.session(t)
 	c.send(watch101)
 	first := takeAsk(t, asks, meter.MaxFrames)
@@ -204,22 +198,25 @@ func TestAWatchOfFramesIsRenewed(t *testing.T) {
 }
 
 func TestFramesAreAskedForAnewWhenSomeMayBeMissing(t *testing.T) {
+	since := time.Date(2026, 11, 22, 8, 0, 0, 0, time.UTC)
 	for _, row := range []struct {
 		name string
-		miss func(t *testing.T, n node, p peer, asks <-chan framesAsk, first framesAsk)
+		miss func(t *testing.T, p peer, asks <-chan framesAsk, first framesAsk)
 	}{
-		{"the concentrator logged in elsewhere", func(t *testing.T, n node, p peer, _ <-chan framesAsk, _ framesAsk) {
-			p.post(p.link("101", meter.LinkUp, time.Now()))
+		{"the concentrator logged in elsewhere", func(t *testing.T, p peer, _ <-chan framesAsk, _ framesAsk) {
+			l := p.link("101", meter.LinkUp, since)
+			if err := l.Gateway.UnmarshalText([]byte("gw-2")); err != nil {
+				t.Fatal(err)
+			}
+			p.post(l)
 		}},
-		{"the link was down for a moment", func(t *testing.T, n node, p peer, asks <-chan framesAsk, first framesAsk) {
-			p.post(p.link("101", meter.LinkDown, time.Now()))
-			until(t, "the edge knows", func() bool { return len(n.board.all()) == 1 })
-			p.post(p.link("101", meter.LinkUp, time.Now()))
+		{"the concentrator logged in again", func(t *testing.T, p peer, _ <-chan framesAsk, _ framesAsk) {
+			p.post(p.link("101", meter.LinkUp, since.Add(time.Second)))
 		}},
-		{"a renewal got lost", func(t *testing.T, _ node, _ peer, asks <-chan framesAsk, _ framesAsk) {
+		{"a renewal got lost", func(t *testing.T, _ peer, asks <-chan framesAsk, _ framesAsk) {
 			takeAsk(t, asks, 0)
 		}},
-		{"a renewal was refused", func(t *testing.T, _ node, _ peer, asks <-chan framesAsk, first framesAsk) {
+		{"a renewal was refused", func(t *testing.T, _ peer, asks <-chan framesAsk, first framesAsk) {
 			first.respond(`{"concentrator":"101","error":{"code":"internal","message":"a fault"}}`)
 		}},
 	} {
@@ -227,26 +224,25 @@ func TestFramesAreAskedForAnewWhenSomeMayBeMissing(t *testing.T) {
 			s := embedNATS(t)
 			n := startEdge(t, s.URL(), nil, func(e *Edge) { e.pace.framesRenew, e.pace.framesReply = 200*time.Millisecond, 100*time.Millisecond })
 			p := connectPeer(t, s.URL())
-			asks, _ := p.keepFrames("101")
+			p.post(p.link("101", meter.LinkUp, since))
+			until(t, "the edge knows the link", func() bool { return !n.board.empty() })
+			asks := p.keepFrames("101")
 			c := n.session(t)
 			c.send(watch101)
 			first := takeAsk(t, asks, meter.MaxFrames)
 			first.tell("01")
 			c.wantFrames(true, "01")
-			row.miss(t, n, p, asks, first)
-			for {
-				again := nextAsk(t, asks)
-				if again.Last == 0 {
-					again.tell()
-					continue
-				}
-				if again.message.Reply == first.message.Reply {
-					t.Fatal("asked anew under the same subject: what the first still brings cannot be told apart")
-				}
-				first.tell("02") // the older watch has some time left
-				again.tell("01", "02")
-				break
+			row.miss(t, p, asks, first)
+			again := nextAsk(t, asks)
+			for renewals := 0; again.Last == 0 && renewals < 50; renewals++ {
+				again.tell()
+				again = nextAsk(t, asks)
 			}
+			if again.Last != meter.MaxFrames || again.message.Reply == first.message.Reply {
+				t.Fatalf("asked %s under %s, want all frames under a subject of its own: what the first still brings must be told apart", again.message.Data, again.message.Reply)
+			}
+			first.tell("02") // the older watch has some time left
+			again.tell("01", "02")
 			for {
 				text, err := c.receive()
 				if err != nil {
@@ -273,7 +269,7 @@ func TestFramesAfterNATSWasAway(t *testing.T) {
 	}
 	address := strings.TrimPrefix(s.URL(), "nats://")
 	n := startEdge(t, s.URL(), nil)
-	asks, _ := connectPeer(t, s.URL()).keepFrames("101")
+	asks := connectPeer(t, s.URL()).keepFrames("101")
 	c := n.session(t)
 	c.send(watch101)
 	takeAsk(t, asks, meter.MaxFrames).tell("01")
@@ -305,15 +301,17 @@ func TestFramesWithoutAGateway(t *testing.T) {
 	})
 	var asks <-chan framesAsk
 	t.Run("one that does not answer", func(t *testing.T) {
-		asks, _ = p.keepFrames("101")
+		asks = p.keepFrames("101")
 		for range 3 {
 			nextAsk(t, asks)
 		}
-		c.wantNothing() // it has been told
+		c.wantNothing() // the client knows
 	})
 	t.Run("one that knows nothing", func(t *testing.T) {
 		for range 3 {
-			nextAsk(t, asks).respond(`{"concentrator":"101","error":{"code":"concentrator_offline","message":"no gateway knows it","retry":true}}`)
+			ask := nextAsk(t, asks)
+			ask.respond(`{"concentrator":"101","error":{"code":"concentrator_offline","message":"no gateway knows it","retry":true}}`)
+			ask.tell("01") // does not count after an error: it may not be all
 		}
 		c.wantNoFrames(meter.CodeConcentratorOffline, "no gateway knows it")
 		c.wantNothing()
@@ -324,6 +322,17 @@ func TestFramesWithoutAGateway(t *testing.T) {
 	})
 }
 
+func TestFramesOfAGatewayThatIsSilent(t *testing.T) {
+	s := embedNATS(t)
+	n := startEdge(t, s.URL(), nil, func(e *Edge) { e.pace.framesReply = 20 * time.Millisecond })
+	asks := connectPeer(t, s.URL()).keepFrames("101")
+	c := n.session(t)
+	c.send(watch101)
+	c.wantNoFrames(meter.CodeConcentratorOffline, "concentrator 101 is offline")
+	takeAsk(t, asks, meter.MaxFrames)
+	takeAsk(t, asks, meter.MaxFrames) // one ask may get lost
+}
+
 func TestFramesOfAConcentratorThatComesOnlineComeAtOnce(t *testing.T) {
 	s := embedNATS(t)
 	// Without the news from the board nothing would be asked for an hour.
@@ -332,7 +341,7 @@ func TestFramesOfAConcentratorThatComesOnlineComeAtOnce(t *testing.T) {
 	c := n.session(t)
 	c.send(watch101)
 	c.wantNoFrames(meter.CodeConcentratorOffline, "concentrator 101 is offline")
-	asks, _ := p.keepFrames("101")
+	asks := p.keepFrames("101")
 	p.post(p.link("101", meter.LinkUp, time.Now()))
 	takeAsk(t, asks, meter.MaxFrames).tell("01")
 	c.wantFrames(true, "01")
@@ -342,7 +351,7 @@ func TestASessionWatchesFourLinks(t *testing.T) {
 	s := embedNATS(t)
 	n := startEdge(t, s.URL(), nil)
 	p := connectPeer(t, s.URL())
-	asks, _ := p.keepFrames("101")
+	asks := p.keepFrames("101")
 	c := n.session(t)
 	before := n.nc.NumSubscriptions()
 	c.send(watch101)
@@ -371,7 +380,7 @@ func TestASlowClientStartsAnewWithTheNewestFrames(t *testing.T) {
 	s := embedNATS(t)
 	n := startEdge(t, s.URL(), nil)
 	p := connectPeer(t, s.URL())
-	asks, _ := p.keepFrames("101")
+	asks := p.keepFrames("101")
 	f := newFrameWatches(n.Edge)
 	t.Cleanup(f.close)
 	if err := f.start(mustConcentrator(t, "101")); err != nil {
@@ -414,7 +423,7 @@ func TestFramesThatCameTooFastAreAskedForAgain(t *testing.T) {
 	s := embedNATS(t)
 	n := startEdge(t, s.URL(), nil)
 	p := connectPeer(t, s.URL())
-	asks, _ := p.keepFrames("101")
+	asks := p.keepFrames("101")
 	f := newFrameWatches(n.Edge)
 	t.Cleanup(f.close)
 	if err := f.start(mustConcentrator(t, "101")); err != nil {

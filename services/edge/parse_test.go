@@ -72,6 +72,7 @@ func FuzzParseMessage(f *testing.F) {
 	for _, seed := range []string{
 		`{"type":"read","id":"7b5e","concentrator":"101","meter":"101001","timeout_ms":15000,"max_age_ms":0,"stages":true}`,
 		`{"type":"cancel","id":"7b5e"}`, `{"type":"presence","subscribe":true}`, `{"type":"ping"}`,
+		`{"type":"frames","concentrator":"101","subscribe":true}`,
 		`{"type":"read","id":null}`, `[]`, `{"type":{}}`, "\xff", ``,
 	} {
 		f.Add([]byte(seed))
@@ -87,7 +88,7 @@ func FuzzParseMessage(f *testing.F) {
 		if m.Type == "read" && (m.ID.IsZero() || m.Read.Command.ID != m.ID || m.Read.Concentrator.IsZero() || m.Read.Command.Meter.IsZero()) {
 			t.Fatalf("%q: %+v", b, m)
 		}
-		if m.Type == "cancel" && m.ID.IsZero() {
+		if m.Type == "cancel" && m.ID.IsZero() || m.Type == "frames" && m.Concentrator.IsZero() {
 			t.Fatalf("%q: %+v", b, m)
 		}
 	})

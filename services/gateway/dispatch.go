@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -46,12 +47,7 @@ func (g *Gateway) command(m *nats.Msg) {
 	now := time.Now()
 	wish, err := meter.ParseCommand(m.Data)
 	concentrator, subjectErr := meter.ConcentratorOf(m.Subject)
-	refuse := func(err error) {
-		g.send(m.Reply, meter.Answer{
-			ID: wish.ID, Concentrator: concentrator, Meter: wish.Meter,
-			Stage: meter.StageFailed, At: now.UTC(), Error: meter.AsError(err),
-		})
-	}
+	refuse := func(err error) { g.refuse(m, concentrator, err) }
 	if err == nil {
 		err = subjectErr
 	}
@@ -94,17 +90,32 @@ func (g *Gateway) command(m *nats.Msg) {
 	l.submit(c)
 }
 
+// refuse answers a command that no bus gets to see.
+func (g *Gateway) refuse(m *nats.Msg, c meter.ConcentratorID, err error) {
+	wish, _ := meter.ParseCommand(m.Data) // as much of it as can be read
+	g.send(m.Reply, meter.Answer{
+		ID: wish.ID, Concentrator: c, Meter: wish.Meter, Gateway: g.id,
+		Stage: meter.StageFailed, At: time.Now().UTC().Truncate(time.Millisecond), Error: meter.AsError(err),
+	})
+}
+
 // forward sends a command that came just after its concentrator had moved on to the gateway that holds it now.
 func (g *Gateway) forward(c meter.ConcentratorID, m *nats.Msg) bool {
-	const once = "Dianchao-Forwarded"
-	if !g.heldElsewhere([]meter.ConcentratorID{c}) || m.Header.Get(once) != "" {
+	return g.heldElsewhere([]meter.ConcentratorID{c}) && g.pass(m)
+}
+
+// headerPassed marks a command that a gateway has sent on; that is done once.
+const headerPassed = "Dianchao-Passed"
+
+// pass publishes a command once more as it came. False if that was done before, or NATS does not take it.
+func (g *Gateway) pass(m *nats.Msg) bool {
+	if m.Header.Get(headerPassed) != "" {
 		return false
 	}
-	if m.Header == nil {
-		m.Header = nats.Header{}
-	}
-	m.Header.Set(once, g.id.String())
-	return g.nc.PublishMsg(m) == nil
+	again := &nats.Msg{Subject: m.Subject, Reply: m.Reply, Data: m.Data, Header: nats.Header{}}
+	maps.Copy(again.Header, m.Header)
+	again.Header.Set(headerPassed, g.id.String())
+	return g.nc.PublishMsg(again) == nil
 }
 
 // deadlineOf returns m's absolute deadline: its header's, or else otherwise.

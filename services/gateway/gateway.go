@@ -108,6 +108,7 @@ type Gateway struct {
 	readings *readings
 	claims   claims
 	leases   leases
+	sentinel sentinel
 	instance string           // tells this life of the gateway from a former one with the same id
 	anew     [2]chan struct{} // NATS is back: follow the buckets anew
 
@@ -154,6 +155,7 @@ func New(c Config) (*Gateway, error) {
 		instance:  uuid.NewString(),
 	}
 	g.claims.gateway, g.claims.known = g, make(chan struct{})
+	g.sentinel.gateway, g.sentinel.probed = g, make(map[meter.GatewayID]time.Time)
 	for i := range g.anew {
 		g.anew[i] = make(chan struct{}, 1)
 	}
@@ -226,6 +228,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	if _, err := nc.Subscribe(meter.SubjectAllFrames, g.framesAsked); err != nil {
 		return fmt.Errorf("subscribe to %s: %w", meter.SubjectAllFrames, err)
+	}
+	if _, err := nc.Subscribe(meter.SubjectGateway(g.id), func(m *nats.Msg) { _ = m.Respond(nil) }); err != nil {
+		return fmt.Errorf("subscribe to %s: %w", meter.SubjectGateway(g.id), err)
 	}
 	listeners, err := g.listen()
 	if err != nil {

@@ -202,6 +202,29 @@ func TestWhoLeavesIsDownWithAReason(t *testing.T) {
 	}
 }
 
+// Who watches everything is a listener to NATS, so "no responders" does not come any more.
+func TestAnOfflineConcentratorIsSaidAtOnceThoughSomebodyWatches(t *testing.T) {
+	url := embed(t)
+	g, _ := run(t, config(url, "gw-1"))
+	run(t, config(url, "gw-2"))
+	nc := connect(t, url)
+	must(nc.SubscribeSync("meter.>"))
+	d := dialIn(t, g, "301")
+	up(t, nc, "301")
+	d.conn.Close()
+	eventually(t, "301 is down", func() bool { return known(t, nc, "301").State == meter.LinkDown })
+	for concentrator, want := range map[string]string{"301": "closed the connection", "999": "never was online"} {
+		a := ask(t, nc, concentrator, `{"id":"x","meter":"1"}`).fails(meter.CodeConcentratorOffline)
+		if !strings.Contains(a.Error.Message, want) || a.ID.String() != "x" || a.Concentrator.String() != concentrator {
+			t.Fatalf("%+v %v", a, a.Error)
+		}
+	}
+	a := ask(t, nc, "3$1", `{"meter":"1"}`).fails(meter.CodeBadCommand)
+	if !strings.Contains(a.Error.Message, "3$1") {
+		t.Fatalf("%v", a.Error)
+	}
+}
+
 func TestReadingsGoToTheStreamOnce(t *testing.T) {
 	url := embed(t)
 	g, _ := run(t, config(url, "gw-1"))

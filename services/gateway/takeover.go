@@ -93,12 +93,7 @@ const (
 func (g *Gateway) handOver(c meter.ConcentratorID, moving []*command, reason string) {
 	ctx, cancel := context.WithTimeout(context.Background(), handOverPatience)
 	defer cancel()
-	for {
-		// A command that is refused at once: any answer at all says that the new holder listens.
-		_, err := g.nc.RequestWithContext(ctx, meter.SubjectRead(c), []byte(`{}`))
-		if err == nil {
-			break
-		}
+	for !g.listens(ctx, c) {
 		if !pause(ctx, handOverPause) {
 			for _, m := range moving {
 				m.lost(reason)
@@ -110,6 +105,17 @@ func (g *Gateway) handOver(c meter.ConcentratorID, moving []*command, reason str
 		g.memory.drop(m)
 		m.resend()
 	}
+}
+
+// listens reports whether a gateway takes commands for c: one without a meter is refused at once by who holds the link,
+// while the sentinel would say that nobody does.
+func (g *Gateway) listens(ctx context.Context, c meter.ConcentratorID) bool {
+	m, err := g.nc.RequestWithContext(ctx, meter.SubjectRead(c), []byte(`{}`))
+	if err != nil {
+		return false
+	}
+	var a meter.Answer
+	return json.Unmarshal(m.Data, &a) == nil && a.Error != nil && a.Error.Code == meter.CodeBadCommand
 }
 
 // lost ends a command that found no new holder.
@@ -162,19 +168,23 @@ const leaseBeat = 2 * time.Second
 func (g *Gateway) keepLease(ctx context.Context, kv jetstream.KeyValue) {
 	tick := time.NewTicker(leaseBeat)
 	defer tick.Stop()
+	defer g.sentinel.stop()
 	for {
 		beat, cancel := context.WithTimeout(ctx, leaseBeat)
 		if _, err := kv.PutString(beat, g.id.String(), g.instance); err != nil && ctx.Err() == nil {
 			g.log.Warn("NATS does not take this gateway's sign of life; after "+bus.LeaseTTL.String()+" the others will take it for dead", "err", err)
 		}
 		cancel()
-		for _, dead := range g.leases.expired(g.claims.gateways()) {
-			orphans := g.claims.of(dead)
-			g.log.Warn("a gateway has died, its links are taken down", "dead", dead, "links", len(orphans))
-			for _, l := range orphans {
-				g.presence.bury(l, "its gateway "+dead.String()+" stopped answering")
+		others := g.claims.gateways()
+		for _, dead := range g.leases.expired(others) {
+			g.bury(dead)
+		}
+		for other := range others {
+			if other != g.id && g.sentinel.due(other) {
+				g.probe(other)
 			}
 		}
+		g.sentinel.serve(g.leases.first(g.id))
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -235,7 +236,7 @@ func (a *asking) reads(volume string) meter.Answer {
 func up(t *testing.T, nc *nats.Conn, concentrator string) {
 	t.Helper()
 	eventually(t, concentrator+" is online", func() bool {
-		_, err := nc.Request("meter.read."+concentrator, []byte(`{}`), patience)
-		return err == nil
+		m, err := nc.Request("meter.read."+concentrator, []byte(`{}`), time.Second)
+		return err == nil && strings.Contains(string(m.Data), "bad_command")
 	})
 }

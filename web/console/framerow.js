@@ -10,7 +10,7 @@ export class FrameRow {
   #time = el("time", { class: "frame-time" });
   #count = el("span", { class: "frame-count" });
 
-  constructor({ direction, kind, bytes, meaning }) {
+  constructor({ direction, kind, bytes, meaning = inText(bytes) }) {
     const way = el("span", { class: "frame-way", role: "img", "aria-label": t(`direction_${direction}`), title: t(`direction_${direction}`) });
     const hex = el("code", { class: "hex" }, spaced(bytes));
     this.element = el(
@@ -32,4 +32,9 @@ export class FrameRow {
     this.#time.textContent = momentInMs(frame.at);
     this.#count.textContent = frame.count > 1 ? `× ${frame.count}` : "";
   }
+}
+
+// A concentrator's login and heartbeats are mostly text.
+function inText(hex) {
+  return /^([2-6].|7[0-9A-E])+$/i.test(hex) ? `"${hex.replace(/../g, (byte) => String.fromCharCode(parseInt(byte, 16)))}"` : "";
 }

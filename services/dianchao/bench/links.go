@@ -62,14 +62,37 @@ func (c linksCommand) Run(ctx context.Context) error {
 		return err
 	}
 	fmt.Printf("%d logins within %s of the simulator's start\n", c.Links, round2(time.Since(began)))
-	fresh := r.gateway.memory()
+	fmt.Printf("gateway's memory with no link: %d KiB\n", empty)
+	tell := func(when string) {
+		now := r.gateway.memory()
+		fmt.Printf("gateway's memory %s: %d KiB, %.1f KiB a link\n", when, now, float64(now-empty)/float64(c.Links))
+	}
+	tell("right after the logins")
 	if err := pause(ctx, c.Idle); err != nil {
 		return err
 	}
-	idle := r.gateway.memory()
-	fmt.Printf("gateway's memory: %d KiB with no link, %d KiB right after the logins (%.1f KiB a link), %d KiB after %s of heartbeats (%.1f KiB a link)\n",
-		empty, fresh, float64(fresh-empty)/float64(c.Links), idle, c.Idle, float64(idle-empty)/float64(c.Links))
+	tell(fmt.Sprintf("after %s of heartbeats", c.Idle))
+	if err := c.readAll(ctx, r); err != nil {
+		return err
+	}
+	if err := pause(ctx, c.Idle); err != nil {
+		return err
+	}
+	tell(fmt.Sprintf("%s after every link was read once", c.Idle))
 	return c.storm(ctx, r, town)
+}
+
+// readAll reads one meter over every link.
+func (c linksCommand) readAll(ctx context.Context, r *rig) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(c.Readers)
+	for _, e := range (simulator.Town{Concentrators: c.Links, Meters: 1}).Directory() {
+		group.Go(func() error {
+			_, err := r.read(ctx, e, meter.Command{Timeout: meter.DefaultTimeout})
+			return err
+		})
+	}
+	return group.Wait()
 }
 
 // storm lets some of the links log in again while others are read.
