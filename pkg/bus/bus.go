@@ -93,13 +93,38 @@ const provisionPause = 250 * time.Millisecond
 const (
 	readingsMaxAge   = 7 * 24 * time.Hour
 	readingsMaxBytes = 1 << 30
+	// readingsMaxMemory is the bound where they are kept in memory.
+	readingsMaxMemory = 64 << 20
 )
+
+// Storage is how JetStream keeps the buckets and the stream. All services of a system must agree on it. The zero value
+// is one copy on disk.
+type Storage struct {
+	Replicas int  // copies; 0 is 1
+	InMemory bool // nothing survives the NATS server
+}
+
+func (s Storage) replicas() int { return max(1, s.Replicas) }
+
+func (s Storage) storage() jetstream.StorageType {
+	if s.InMemory {
+		return jetstream.MemoryStorage
+	}
+	return jetstream.FileStorage
+}
+
+func (s Storage) maxBytes() int64 {
+	if s.InMemory {
+		return readingsMaxMemory
+	}
+	return readingsMaxBytes
+}
 
 // ProvisionWait is Provision that tries again for as long as JetStream has no leader yet, as in a cluster that has just
 // started, or until ctx ends.
-func ProvisionWait(ctx context.Context, js jetstream.JetStream, replicas int) error {
+func ProvisionWait(ctx context.Context, js jetstream.JetStream, s Storage) error {
 	for {
-		err := Provision(ctx, js, replicas)
+		err := Provision(ctx, js, s)
 		if err == nil || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrJetStreamNotEnabled) {
 			return err
 		}
@@ -111,13 +136,14 @@ func ProvisionWait(ctx context.Context, js jetstream.JetStream, replicas int) er
 	}
 }
 
-// Provision creates the bucket and the stream of the contract with this many replicas, or brings them up to date.
+// Provision creates the buckets and the stream of the contract, or brings them up to date.
 // It is safe to call from every service at every start.
-func Provision(ctx context.Context, js jetstream.JetStream, replicas int) error {
+func Provision(ctx context.Context, js jetstream.JetStream, s Storage) error {
 	if _, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
 		Bucket:      meter.BucketLinks,
 		Description: "who holds which concentrator's link, and since when",
-		Replicas:    replicas,
+		Storage:     s.storage(),
+		Replicas:    s.replicas(),
 	}); err != nil {
 		return fmt.Errorf("create the bucket %s: %w", meter.BucketLinks, explain(err))
 	}
@@ -126,7 +152,7 @@ func Provision(ctx context.Context, js jetstream.JetStream, replicas int) error 
 		Description: "which gateways are alive",
 		TTL:         LeaseTTL,
 		Storage:     jetstream.MemoryStorage,
-		Replicas:    replicas,
+		Replicas:    s.replicas(),
 	}); err != nil {
 		return fmt.Errorf("create the bucket %s: %w", meter.BucketGateways, explain(err))
 	}
@@ -135,8 +161,9 @@ func Provision(ctx context.Context, js jetstream.JetStream, replicas int) error 
 		Description: "every reading that came off a wire",
 		Subjects:    []string{meter.SubjectReadings},
 		MaxAge:      readingsMaxAge,
-		MaxBytes:    readingsMaxBytes,
-		Replicas:    replicas,
+		MaxBytes:    s.maxBytes(),
+		Storage:     s.storage(),
+		Replicas:    s.replicas(),
 	}); err != nil {
 		return fmt.Errorf("create the stream %s: %w", meter.StreamReadings, explain(err))
 	}

@@ -76,10 +76,10 @@ func TestFollowSurvivesTheServer(t *testing.T) {
 	nc := must(Connect(t.Context(), Options{URL: s.URL(), Name: "test", Reconnected: func() { anew <- struct{}{} }}))
 	defer nc.Close()
 	js := must(jetstream.New(nc))
-	if err := ProvisionWait(t.Context(), js, 1); err != nil {
+	if err := ProvisionWait(t.Context(), js, Storage{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := Provision(t.Context(), js, 1); err != nil {
+	if err := Provision(t.Context(), js, Storage{}); err != nil {
 		t.Fatalf("a second time: %v", err)
 	}
 	kv := must(js.KeyValue(t.Context(), meter.BucketLinks))
@@ -87,7 +87,7 @@ func TestFollowSurvivesTheServer(t *testing.T) {
 
 	ctx, stop := context.WithCancel(t.Context())
 	f, ended := follower{make(chan string, 100)}, make(chan struct{})
-	go func() { Follow(ctx, js, meter.BucketLinks, 1, anew, f); close(ended) }()
+	go func() { Follow(ctx, js, meter.BucketLinks, Storage{}, anew, f); close(ended) }()
 	if got := f.next(t, 3); !slices.Equal(got, []string{"begin", "a=1", "complete"}) {
 		t.Fatalf("%q", got)
 	}

@@ -25,7 +25,7 @@ const followPause = time.Second
 // Follow tells f the content of a bucket and every change until ctx ends. It starts over when the bucket was out
 // of sight, and whenever anew can be received from: after NATS was away, since what changed meanwhile is not told.
 // A bucket that is gone (a NATS server that came back without its files) is provisioned again.
-func Follow(ctx context.Context, js jetstream.JetStream, bucket string, replicas int, anew <-chan struct{}, f Follower) {
+func Follow(ctx context.Context, js jetstream.JetStream, bucket string, storage Storage, anew <-chan struct{}, f Follower) {
 	for ctx.Err() == nil {
 		err := follow(ctx, js, bucket, anew, f)
 		if err == nil || ctx.Err() != nil {
@@ -38,7 +38,7 @@ func Follow(ctx context.Context, js jetstream.JetStream, bucket string, replicas
 			return
 		}
 		if errors.Is(err, jetstream.ErrBucketNotFound) {
-			if err := Provision(ctx, js, replicas); err != nil && ctx.Err() == nil {
+			if err := Provision(ctx, js, storage); err != nil && ctx.Err() == nil {
 				slog.Warn("it cannot be provisioned either", "bucket", bucket, "err", err)
 			}
 		}

@@ -43,7 +43,7 @@ type edgeCommand struct {
 }
 
 func (c edgeCommand) Run(ctx context.Context) error {
-	c.Config.NATS, c.Config.Replicas = c.natsClient.NATS, c.natsClient.Replicas
+	c.Config.NATS, c.Config.Storage.Replicas = c.natsClient.NATS, c.natsClient.Replicas
 	e, err := edge.New(c.Config)
 	if err != nil {
 		return err
@@ -57,7 +57,7 @@ type gatewayCommand struct {
 }
 
 func (c gatewayCommand) Run(ctx context.Context) error {
-	c.Config.NATS, c.Config.Replicas = c.natsClient.NATS, c.natsClient.Replicas
+	c.Config.NATS, c.Config.Storage.Replicas = c.natsClient.NATS, c.natsClient.Replicas
 	g, err := gateway.New(c.Config)
 	if err != nil {
 		return err

@@ -14,6 +14,8 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/coder/websocket/wsjson"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/dianchao/dianchao/pkg/meter"
 	"github.com/dianchao/dianchao/services/simulator"
@@ -22,20 +24,28 @@ import (
 // boot starts what `dianchao standalone` starts, on free ports.
 func boot(t *testing.T, change func(*standaloneCommand)) *standalone {
 	t.Helper()
-	c := parse(t, "standalone", "--http=127.0.0.1:0", "--nats=127.0.0.1:0", "--listen=cjt188=127.0.0.1:0", "--store="+t.TempDir()).Standalone
+	c := parse(t, "standalone", "--http=127.0.0.1:0", "--nats=127.0.0.1:0", "--listen=cjt188=127.0.0.1:0").Standalone
 	if change != nil {
 		change(&c)
 	}
+	s, _ := bootStoppable(t, c)
+	return s
+}
+
+// bootStoppable starts c, and returns what stops it before the end of the test.
+func bootStoppable(t *testing.T, c standaloneCommand) (*standalone, func()) {
+	t.Helper()
 	s := newStandalone(c)
-	ctx, stop := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
+	stop := sync.OnceFunc(func() {
+		cancel()
 		if err := <-ended; err != nil {
 			t.Errorf("ended with: %v", err)
 		}
 	})
+	t.Cleanup(stop)
 	select {
 	case <-s.Ready():
 	case err := <-ended:
@@ -44,7 +54,7 @@ func boot(t *testing.T, change func(*standaloneCommand)) *standalone {
 	case <-time.After(patience):
 		t.Fatal("did not become ready")
 	}
-	return s
+	return s, stop
 }
 
 func must[T any](v T, err error) T {
@@ -227,6 +237,26 @@ func TestAskingAgainAfterALostConnectionIsTheSameExchange(t *testing.T) {
 		if n := s.simulator.Frames(concentrator, address); n != 1 {
 			t.Fatalf("%s: %d frames reached the meter", when, n)
 		}
+	}
+}
+
+func TestAStoreOutlivesTheProgram(t *testing.T) {
+	c := parse(t, "standalone", "--http=127.0.0.1:0", "--nats=127.0.0.1:0", "--listen=cjt188=127.0.0.1:0", "--store="+t.TempDir()).Standalone
+	kept := func(s *standalone) uint64 {
+		nc := must(nats.Connect(s.nats.URL()))
+		defer nc.Close()
+		stream := must(must(jetstream.New(nc)).Stream(t.Context(), meter.StreamReadings))
+		return must(stream.Info(t.Context())).State.Msgs
+	}
+	first, stop := bootStoppable(t, c)
+	if a := read(t, first, `{"concentrator":"101","meter":"101001"}`); a.Stage != meter.StageDone {
+		t.Fatalf("%+v", a.Error)
+	}
+	eventually(t, "the reading is kept", func() bool { return kept(first) == 1 })
+	stop()
+	second, _ := bootStoppable(t, c)
+	if n := kept(second); n != 1 {
+		t.Fatalf("%d readings are kept", n)
 	}
 }
 

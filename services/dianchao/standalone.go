@@ -18,7 +18,7 @@ import (
 // as they do when each is a process of its own.
 type standaloneCommand struct {
 	NATS      string           `name:"nats" default:"127.0.0.1:4222" placeholder:"HOST:PORT" help:"Where the embedded NATS listens, for the NATS CLI."`
-	Store     string           `placeholder:"DIR" help:"Where the embedded NATS keeps its files. Default: a temporary directory, removed at the end."`
+	Store     string           `placeholder:"DIR" help:"Where the embedded NATS keeps the readings. Default: in memory, gone at the end."`
 	Edge      edge.Config      `embed:""`
 	Gateway   gateway.Config   `embed:""`
 	Simulator simulator.Config `embed:""`
@@ -86,6 +86,9 @@ func (s *standalone) Run(ctx context.Context) (err error) {
 func (s *standalone) compose() (err error) {
 	c := s.config
 	c.Edge.NATS, c.Gateway.NATS = s.nats.URL(), s.nats.URL()
+	// What is removed at the end need not go to a disk, whose hesitations this one process would feel.
+	c.Edge.Storage.InMemory = s.config.Store == ""
+	c.Gateway.Storage.InMemory = s.config.Store == ""
 	if s.gateway, err = gateway.New(c.Gateway); err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/dianchao/dianchao/pkg/bus"
 	"github.com/dianchao/dianchao/pkg/meter"
 )
 
@@ -25,7 +26,7 @@ type Config struct {
 	Drain           time.Duration `name:"drain" default:"5s" env:"DIANCHAO_DRAIN" help:"How long outstanding reads may take to end when this node is told to leave."`
 
 	NATS      string        `kong:"-"` // one or more nats:// URLs, separated by commas
-	Replicas  int           `kong:"-"` // of the bucket and the stream that are created if they are missing; 0 is 1
+	Storage   bus.Storage   `kong:"-"` // of the buckets and the stream that are created if they are missing
 	Directory []ListedMeter `kong:"-"` // meters to list beside those in Meters
 }
 

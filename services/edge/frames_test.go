@@ -268,7 +268,10 @@ func TestFramesAfterNATSWasAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	address := strings.TrimPrefix(s.URL(), "nats://")
-	n := startEdge(t, s.URL(), nil)
+	// Without noticing that NATS is back nothing would be asked for an hour.
+	n := startEdge(t, s.URL(), nil, func(e *Edge) {
+		e.pace.framesRenew, e.pace.framesReply, e.pace.settle = time.Hour, time.Hour, patience
+	})
 	asks := connectPeer(t, s.URL()).keepFrames("101")
 	c := n.session(t)
 	c.send(watch101)
@@ -277,8 +280,11 @@ func TestFramesAfterNATSWasAway(t *testing.T) {
 
 	s.Close()
 	until(t, "the edge has noticed", func() bool { return !n.connected() })
-	c.send(watch101)
-	c.wantNoFrames(meter.CodeInternal, "cut off from NATS")
+	another := n.session(t)
+	another.send(watch101)
+	another.wantNoFrames(meter.CodeInternal, "cut off from NATS")
+	another.conn.CloseNow()
+	until(t, "that session has gone", func() bool { return len(n.roster.all()) == 1 })
 	if status, body := n.get(t, "/v1/concentrators/101/frames"); status != 503 || !strings.Contains(body, "cut off from NATS") {
 		t.Errorf("%d %s", status, body)
 	}

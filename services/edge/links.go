@@ -19,14 +19,14 @@ const provisionPatience = 10 * time.Second
 func (e *Edge) provision(ctx context.Context) error {
 	patience, cancel := context.WithTimeout(ctx, provisionPatience)
 	defer cancel()
-	return bus.ProvisionWait(patience, e.js, max(1, e.config.Replicas))
+	return bus.ProvisionWait(patience, e.js, e.config.Storage)
 }
 
 // keepLinks keeps the board true until ctx ends.
 func (e *Edge) keepLinks(ctx context.Context) {
 	f := &boardKeeper{edge: e}
 	defer f.stop()
-	bus.Follow(ctx, e.js, meter.BucketLinks, max(1, e.config.Replicas), e.reconnected, f)
+	bus.Follow(ctx, e.js, meter.BucketLinks, e.config.Storage, e.reconnected, f)
 }
 
 // boardKeeper copies the bucket of links onto the board, then every change.

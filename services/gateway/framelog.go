@@ -40,7 +40,7 @@ type watcher struct {
 
 const (
 	maxLoggedBytes = 256 // of one frame or one piece of noise
-	maxWatchers    = 16  // of one link; one more takes the place of the oldest
+	maxWatchers    = 64  // of one link; one more takes the place of the oldest
 )
 
 // add records a frame. raw is copied.

@@ -28,7 +28,7 @@ import (
 // Config is what an operator sets of a gateway.
 type Config struct {
 	NATS     string          `kong:"-"`
-	Replicas int             `kong:"-"`
+	Storage  bus.Storage     `kong:"-"`
 	ID       string          `name:"gateway-id" help:"This gateway's id, in answers and in the bucket links. Default: gw- and eight random hexadecimal digits."`
 	Listen   []Listen        `default:"cjt188=127.0.0.1:7188" placeholder:"PROTOCOL=HOST:PORT" sep:"none" help:"Let concentrators of a protocol dial in here; repeatable."`
 	Dial     []Dial          `placeholder:"PROTOCOL=HOST:PORT@NUMBER,…" sep:"none" help:"Dial out to concentrators, or to an application server that holds them; repeatable."`
@@ -209,8 +209,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("use JetStream: %w", err)
 	}
-	replicas := max(1, g.config.Replicas)
-	if err := bus.ProvisionWait(starting, js, replicas); err != nil {
+	if err := bus.ProvisionWait(starting, js, g.config.Storage); err != nil {
 		return err
 	}
 	kv, err := js.KeyValue(starting, meter.BucketLinks)
@@ -245,9 +244,12 @@ func (g *Gateway) Run(ctx context.Context) error {
 
 	group, running := errgroup.WithContext(ctx)
 	group.Go(func() error { g.dispatch(running); return nil })
-	group.Go(func() error { bus.Follow(running, js, meter.BucketLinks, replicas, g.anew[0], &g.claims); return nil })
 	group.Go(func() error {
-		bus.Follow(running, js, meter.BucketGateways, replicas, g.anew[1], &g.leases)
+		bus.Follow(running, js, meter.BucketLinks, g.config.Storage, g.anew[0], &g.claims)
+		return nil
+	})
+	group.Go(func() error {
+		bus.Follow(running, js, meter.BucketGateways, g.config.Storage, g.anew[1], &g.leases)
 		return nil
 	})
 	group.Go(func() error { g.keepLease(running, leases); return nil })

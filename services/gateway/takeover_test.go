@@ -120,7 +120,7 @@ func TestAConcentratorThatHopsUnderLoad(t *testing.T) {
 	var gateways []*Gateway
 	for i, url := range urls {
 		c := config(url, fmt.Sprint("gw-", i))
-		c.Replicas = 3
+		c.Storage.Replicas = 3
 		g, _ := run(t, c)
 		gateways = append(gateways, g)
 	}

@@ -55,12 +55,40 @@ func TestTheFloorAnswersEveryClient(t *testing.T) {
 	}
 }
 
-func TestAWholeRunLosesNothing(t *testing.T) {
+// build builds the program that is measured.
+func build(t *testing.T) string {
+	t.Helper()
 	binary := filepath.Join(t.TempDir(), "dianchao")
 	if out, err := exec.Command("go", "build", "-o", binary, "..").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	c := measureCommand{Binary: binary, Clients: []int{3, 201}, Rounds: 1, For: 100 * time.Millisecond, Think: 2 * time.Second, Seconds: 60, Meters: 2}
+	return binary
+}
+
+func TestLinksAreMeasured(t *testing.T) {
+	c := linksCommand{Binary: build(t), Links: 30, Logins: 20, Heartbeat: time.Second, Idle: 100 * time.Millisecond, For: 300 * time.Millisecond, Readers: 5}
+	if err := c.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.Readers = 11
+	if err := c.Run(t.Context()); err == nil {
+		t.Fatal("11 readers began on 10 links")
+	}
+}
+
+func TestABusIsMeasured(t *testing.T) {
+	c := busCommand{Binary: build(t), Meters: 20, Clicks: 3, Delay: 5 * time.Millisecond, Gap: time.Millisecond, Runs: 1}
+	if err := c.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.Delay = time.Minute
+	if err := c.Run(t.Context()); err == nil {
+		t.Fatal("a job that cannot end in time was begun")
+	}
+}
+
+func TestAWholeRunLosesNothing(t *testing.T) {
+	c := measureCommand{Binary: build(t), Clients: []int{3, 201}, Rounds: 1, For: 100 * time.Millisecond, Think: 2 * time.Second, Seconds: 60, Meters: 2}
 	r, err := c.measure(t.Context())
 	if err != nil {
 		t.Fatal(err)

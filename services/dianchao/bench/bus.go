@@ -15,7 +15,7 @@ import (
 
 type busCommand struct {
 	Binary string        `default:"bin/dianchao" placeholder:"PATH" help:"The program to measure."`
-	Meters int           `default:"300" help:"How many meters a night's job reads on the one bus; the middle one is dead."`
+	Meters int           `default:"300" help:"How many meters a night's job reads on the one bus, one of them dead."`
 	Clicks int           `default:"20" help:"How many people click on other meters of that bus at the same moment, and then one after the other."`
 	Delay  time.Duration `default:"100ms" help:"How long a meter takes to answer."`
 	Gap    time.Duration `default:"20ms" help:"Silence on the bus between two exchanges."`

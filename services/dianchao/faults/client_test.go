@@ -220,12 +220,6 @@ func (c *crowd) add(a meter.Answer, took time.Duration) {
 	c.tally["done"]++
 }
 
-func (c *crowd) done() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.tally["done"]
-}
-
 // neighbours click on concentrators that must not notice anything, until the returned function is called; that
 // returns once each has read enough meters, and fails the test for every read that failed.
 func (w *world) neighbours(enough int, all ...string) (stop func()) {
