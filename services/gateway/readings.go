@@ -29,6 +29,9 @@ const (
 	readingsQueue  = 65536
 	readingsFlight = 1024 // published, not yet acknowledged
 	readingsPause  = time.Second
+	// readingsGather collects readings, so that under load many go out in one write and come back in one read: nobody
+	// waits for them.
+	readingsGather = 10 * time.Millisecond
 	readingsAck    = 5 * time.Second
 	readingsLast   = 2 * time.Second // for what waits when the gateway stops
 )
@@ -62,19 +65,24 @@ func (r *readings) run(ctx context.Context) {
 		}
 	}()
 	defer func() { close(flight); <-settled }()
+	for ctx.Err() == nil {
+		select {
+		case a := <-r.queue:
+			r.send(flight, a)
+			pause(ctx, readingsGather)
+		case <-ctx.Done():
+		}
+		r.sendWaiting(flight)
+	}
+}
+
+func (r *readings) sendWaiting(flight chan<- pendingReading) {
 	for {
 		select {
 		case a := <-r.queue:
 			r.send(flight, a)
-		case <-ctx.Done():
-			for {
-				select {
-				case a := <-r.queue:
-					r.send(flight, a)
-				default:
-					return
-				}
-			}
+		default:
+			return
 		}
 	}
 }
