@@ -280,6 +280,33 @@ func TestWhoDoesNotRegisterIsClosed(t *testing.T) {
 	})
 }
 
+// A peer that drips what might become a frame is never silent and never names itself.
+func TestWhoDripsOrFloodsWithoutANameIsClosed(t *testing.T) {
+	for name, every := range map[string]time.Duration{"drip": 200 * time.Millisecond, "flood": 0} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := must(New(config("", "gw-1")))
+				near, far := net.Pipe()
+				l := newLink(g, g.driver("cjt188"), near, nil)
+				g.add(l)
+				go l.run()
+				began := time.Now()
+				for time.Since(began) < 3*registrationTimeout {
+					if _, err := far.Write([]byte{0xFE}); err != nil {
+						break
+					}
+					<-time.After(every)
+				}
+				far.Close()
+				g.wait.Wait()
+				if took := time.Since(began); took > registrationTimeout+time.Second {
+					t.Fatalf("it was open for %s without a registration", took)
+				}
+			})
+		})
+	}
+}
+
 func TestTooManyLinks(t *testing.T) {
 	url := embed(t)
 	c := config(url, "gw-1")

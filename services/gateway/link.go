@@ -3,6 +3,7 @@ package gateway
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -24,7 +25,6 @@ type link struct {
 	driver  driver.Driver
 	traits  driver.Traits
 	conn    net.Conn
-	log     *slog.Logger
 	since   time.Time
 	frames  *frameLog
 
@@ -38,16 +38,16 @@ type link struct {
 }
 
 const (
-	readBytes           = 512
+	readBytes           = 128 // a packet with one frame; every link has such a buffer
 	writeTimeout        = 5 * time.Second
 	registrationTimeout = time.Minute
+	maxUnregistered     = 4096 // bytes that may come before a registration
 )
 
 // newLink makes the link of conn. names are the concentrators behind a connection that we opened.
 func newLink(g *Gateway, d driver.Driver, conn net.Conn, names []meter.ConcentratorID) *link {
 	l := &link{
 		gateway: g, driver: d, traits: d.Traits(), conn: conn, names: names,
-		log:      g.log.With("protocol", d.Name(), "remote", conn.RemoteAddr().String()),
 		since:    time.Now(),
 		frames:   &frameLog{driver: d},
 		protocol: d.NewLink(names != nil),
@@ -75,7 +75,7 @@ func (l *link) run() {
 	if l.timer != nil {
 		l.timer.Stop()
 	}
-	l.log.Info("link down", "concentrators", l.names, "reason", l.reason)
+	l.log().Info("link down", "concentrators", l.names, "reason", l.reason)
 }
 
 // retime gives the bus the timing that the operator set for this concentrator, if any.
@@ -104,11 +104,12 @@ func explainEnd(err error) string {
 	}
 }
 
-var errNoRegistration = errors.New("no registration came within " + registrationTimeout.String())
+var errNoRegistration = fmt.Errorf("no registration came within %s and %d bytes", registrationTimeout, maxUnregistered)
 
 // read feeds what arrives to the protocol. Bytes that stand incomplete are looked at again after a silence.
 func (l *link) read() error {
 	var pending []byte
+	unregistered := 0
 	buffer := make([]byte, readBytes)
 	for {
 		if err := l.conn.SetReadDeadline(l.readDeadline(len(pending) > 0)); err != nil {
@@ -116,11 +117,14 @@ func (l *link) read() error {
 		}
 		n, err := l.conn.Read(buffer)
 		quiet := errors.Is(err, os.ErrDeadlineExceeded)
-		if quiet && len(pending) == 0 {
-			return errNoRegistration
-		}
 		if err != nil && !quiet {
 			return err
+		}
+		if !l.registered() {
+			// Whoever floods or drips without a name does not keep a place.
+			if unregistered += n; unregistered > maxUnregistered || time.Since(l.since) >= registrationTimeout {
+				return errNoRegistration
+			}
 		}
 		if len(pending) == 0 {
 			// Nearly always a packet is whole; an idle link keeps no second buffer.
@@ -140,6 +144,11 @@ func (l *link) readDeadline(incomplete bool) time.Time {
 	default:
 		return time.Time{}
 	}
+}
+
+// log is made when it is needed: ten thousand idle links should not each keep one.
+func (l *link) log() *slog.Logger {
+	return l.gateway.log.With("protocol", l.driver.Name(), "remote", l.conn.RemoteAddr().String())
 }
 
 func (l *link) registered() bool {
@@ -188,7 +197,7 @@ func (l *link) take(e driver.Event) {
 		l.mu.Lock()
 		l.bus.Stray(e.Raw)
 		l.mu.Unlock()
-		l.log.Debug("bytes that are no frame", "bytes", meter.Hex(e.Raw))
+		l.log().Debug("bytes that are no frame", "bytes", meter.Hex(e.Raw))
 	case driver.Heartbeat:
 	}
 }
@@ -208,7 +217,7 @@ func (l *link) register(c meter.ConcentratorID) {
 	case known:
 		l.close("it registered again as " + c.String())
 	default:
-		l.log.Info("link up", "concentrator", c)
+		l.log().Info("link up", "concentrator", c)
 		l.retime(c)
 		l.gateway.hold(l, c)
 	}
@@ -221,16 +230,16 @@ func (l *link) receive(frame []byte) {
 	switch receipt {
 	case scheduler.Late:
 		l.frames.add(meter.Up, meter.FrameLate, frame)
-		l.log.Info("a late answer was dropped", "concentrators", l.names, "frame", meter.Hex(frame))
+		l.log().Debug("a late answer was dropped", "concentrators", l.names, "frame", meter.Hex(frame))
 	case scheduler.Foreign:
 		l.frames.add(meter.Up, meter.FrameForeign, frame)
-		l.log.Info("a frame that answers nothing", "concentrators", l.names, "frame", meter.Hex(frame))
+		l.log().Debug("a frame that answers nothing", "concentrators", l.names, "frame", meter.Hex(frame))
 	case scheduler.Answered:
 		l.frames.add(meter.Up, meter.FrameAnswer, frame)
 	}
 	if reading != nil {
 		reading.Gateway = l.gateway.id
-		l.gateway.readings.add(*reading)
+		l.gateway.readings.add(reading)
 	}
 	l.pump()
 }

@@ -119,6 +119,7 @@ func (s *shard) next() (pending, bool) {
 		delete(s.waiting, c)
 		return l, true
 	}
+	s.waiting = make(map[meter.ConcentratorID]pending) // a map that was large once stays so
 	return pending{}, false
 }
 

@@ -15,7 +15,7 @@ import (
 // readings publishes every reading that came off a wire to the stream, and again until the stream has it.
 type readings struct {
 	js    jetstream.JetStream
-	queue chan meter.Answer
+	queue chan *meter.Answer
 }
 
 type pendingReading struct {
@@ -37,11 +37,11 @@ const (
 )
 
 func newReadings(js jetstream.JetStream) *readings {
-	return &readings{js: js, queue: make(chan meter.Answer, readingsQueue)}
+	return &readings{js: js, queue: make(chan *meter.Answer, readingsQueue)}
 }
 
 // add takes a reading. It does not block: with the queue full, the reading is logged whole instead.
-func (r *readings) add(a meter.Answer) {
+func (r *readings) add(a *meter.Answer) {
 	select {
 	case r.queue <- a:
 	default:
@@ -88,7 +88,7 @@ func (r *readings) sendWaiting(flight chan<- pendingReading) {
 }
 
 // send publishes a reading for the first time; settle, behind flight, sees to it that it arrives.
-func (r *readings) send(flight chan<- pendingReading, a meter.Answer) {
+func (r *readings) send(flight chan<- pendingReading, a *meter.Answer) {
 	b, err := json.Marshal(a)
 	if err != nil {
 		slog.Error("a reading cannot be encoded", "concentrator", a.Concentrator, "meter", a.Meter, "err", err)

@@ -158,6 +158,9 @@ func judge(a meter.Answer, of, address string) error {
 		return fmt.Errorf("the answer is for meter %s of %s", a.Meter, a.Concentrator)
 	case a.Stage == meter.StageFailed && (a.Error == nil || a.Error.Message == ""):
 		return errors.New("it failed without a word")
+	case a.Stage == meter.StageFailed && a.Error.Code == meter.CodeLinkLost && a.Gateway.IsZero():
+		// The edge says so after the deadline. But the gateway lives, it should have said so at once.
+		return fmt.Errorf("the gateway forgot it: %w", a.Error)
 	case a.Stage == meter.StageFailed:
 		return nil
 	case a.Reading == nil || a.Reading.Volume == nil:
