@@ -29,7 +29,7 @@ func Embed(address, dir string) (*Server, error) {
 	// nats-server ends the process over a taken port, so try it first.
 	probe, err := net.Listen("tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("NATS cannot listen on %s: %w", address, err)
+		return nil, fmt.Errorf("NATS cannot listen on %s, choose another address with --nats (port 0 picks a free one): %w", address, err)
 	}
 	probe.Close()
 	if port == 0 {

@@ -25,7 +25,7 @@ func (g *Gateway) listen() ([]listener, error) {
 			for _, open := range all {
 				open.Close()
 			}
-			return nil, fmt.Errorf("concentrators (%s) cannot be listened for on %s: %w", l.Protocol, l.Address, err)
+			return nil, fmt.Errorf("concentrators (%s) cannot be listened for on %s, choose another address with --listen: %w", l.Protocol, l.Address, err)
 		}
 		all = append(all, listener{ln, g.driver(l.Protocol)})
 		g.mu.Lock()

@@ -87,7 +87,11 @@ type job struct {
 
 // Counts are what happened on a bus since it was made.
 type Counts struct {
-	Exchanges int // frames sent
+	Exchanges int // frames sent; those that are over were one of the next four
+	Answered  int // exchanges that got their answer
+	Silent    int // exchanges without a byte in time
+	Noise     int // exchanges that got bytes, and no answer
+	Lost      int // exchanges on the wire when the link went down
 	Late      int // answers that came after their exchange had timed out
 	Retries   int // exchanges repeated because of noise
 	Skipped   int // batch commands refused because their meter was silent shortly before
@@ -232,7 +236,10 @@ func (b *Bus) timedOut(now time.Time, j *job) {
 	b.rememberSilence(now, j)
 	b.land(now, j)
 	if len(j.stray) == 0 {
+		b.counts.Silent++
 		b.wasSilent(now, j.target)
+	} else {
+		b.counts.Noise++
 	}
 	if len(j.stray) > 0 && !j.doubtful && j.attempts <= b.config.Retries && j.waitedForAfter(now.Add(b.config.Gap)) {
 		b.counts.Retries++
@@ -307,6 +314,7 @@ func (b *Bus) Receive(now time.Time, frame []byte) (Receipt, *meter.Answer) {
 
 // answered takes a job that got its answer off the wire and learns from it.
 func (b *Bus) answered(now time.Time, j *job) {
+	b.counts.Answered++
 	b.pace.saw(now.Sub(j.sentAt))
 	delete(b.mute, j.target)
 	b.land(now, j)
@@ -322,7 +330,7 @@ func (b *Bus) read(now time.Time, j *job, r *meter.Reading, frames *meter.Frames
 		source = meter.SourceShared
 	})
 	a := said.answer(meter.SourceWire)
-	a.Concentrator, a.Meter = j.target.Concentrator, j.target.Meter
+	a.Concentrator, a.Meter, a.At = j.target.Concentrator, j.target.Meter, now.UTC().Truncate(time.Millisecond)
 	return &a
 }
 
@@ -369,6 +377,7 @@ func (b *Bus) Close(now time.Time, err *meter.Error) {
 		b.fail(now, c, err)
 		return true
 	})
+	b.counts.Lost += len(b.flying)
 	b.flying = nil
 }
 

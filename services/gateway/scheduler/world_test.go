@@ -172,7 +172,10 @@ func (w *world) timedOut(f *flight) {
 	f.lateBy = w.now.Add(lateFactor * w.config.ResponseTimeout)
 	w.lost = append(w.lost, f)
 	w.free = w.now.Add(w.config.Gap)
-	if !f.noise {
+	if f.noise {
+		w.counts.Noise++
+	} else {
+		w.counts.Silent++
 		w.mute[f.meter] = muteMeter{w.now, min(max(time.Minute, 2*w.mute[f.meter].skip), 30*time.Minute)}
 	}
 	f.repeated = f.again(w)
@@ -283,6 +286,7 @@ func (w *world) receive(frame string) {
 		w.lost = slices.DeleteFunc(w.lost, func(l *flight) bool { return l == f })
 	case Answered:
 		w.alive(f)
+		w.counts.Answered++
 		w.wire = slices.DeleteFunc(w.wire, func(o *flight) bool { return o == f })
 		w.free = w.now.Add(w.config.Gap)
 		w.giving = f
