@@ -26,6 +26,7 @@ type Link struct {
 	Driver       string         `json:"driver"`
 	Remote       string         `json:"remote,omitempty"` // the concentrator's address as the gateway sees it
 	Reason       string         `json:"reason,omitempty"` // why it went down
+	Moving       bool           `json:"moving,omitempty"` // it was given up by its gateway, and should be back at another in a moment
 }
 
 // Cancel withdraws a command; it travels on SubjectCancel.

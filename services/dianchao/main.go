@@ -13,6 +13,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/dianchao/dianchao/pkg/telemetry"
 	"github.com/dianchao/dianchao/services/edge"
 	"github.com/dianchao/dianchao/services/gateway"
 	"github.com/dianchao/dianchao/services/simulator"
@@ -40,42 +41,66 @@ type natsClient struct {
 type edgeCommand struct {
 	natsClient
 	edge.Config `embed:""`
+	Telemetry   telemetry.Config `embed:""`
 }
 
 func (c edgeCommand) Run(ctx context.Context) error {
 	c.Config.NATS, c.Config.Storage.Replicas = c.natsClient.NATS, c.natsClient.Replicas
+	t, err := telemetry.New(ctx, c.Telemetry, "edge", version)
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	c.Config.Metrics, c.Tracer = t.Registry, t.Tracer
 	e, err := edge.New(c.Config)
 	if err != nil {
 		return err
 	}
+	t.Serve(e.Able)
 	return runReady(ctx, e, func() { fmt.Printf("edge is ready: %s\n", e.URL()) })
 }
 
 type gatewayCommand struct {
 	natsClient
 	gateway.Config `embed:""`
+	Telemetry      telemetry.Config `embed:""`
 }
 
 func (c gatewayCommand) Run(ctx context.Context) error {
 	c.Config.NATS, c.Config.Storage.Replicas = c.natsClient.NATS, c.natsClient.Replicas
+	t, err := telemetry.New(ctx, c.Telemetry, "gateway", version)
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	c.Config.Metrics, c.Tracer = t.Registry, t.Tracer
 	g, err := gateway.New(c.Config)
 	if err != nil {
 		return err
 	}
+	t.Serve(g.Able)
 	return runReady(ctx, g, func() { fmt.Printf("gateway is ready: %s\n", addresses(g, c.Listen)) })
 }
 
 type simulatorCommand struct {
 	Gateway          string `default:"127.0.0.1:7188" placeholder:"HOST:PORT" help:"Where the concentrators dial in: a gateway's cjt188 listener."`
 	simulator.Config `embed:""`
+	Telemetry        telemetry.Config `embed:""`
 }
 
 func (c simulatorCommand) Run(ctx context.Context) error {
 	c.Config.Gateway = c.Gateway
+	t, err := telemetry.New(ctx, c.Telemetry, "simulator", version)
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	c.Config.Metrics = t.Registry
 	s, err := simulator.New(c.Config)
 	if err != nil {
 		return err
 	}
+	t.Serve(s.Able)
 	return runReady(ctx, s, func() { fmt.Println("simulator is ready: every concentrator has logged in") })
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dianchao/dianchao/pkg/bus"
+	"github.com/dianchao/dianchao/pkg/telemetry"
 	"github.com/dianchao/dianchao/services/edge"
 	"github.com/dianchao/dianchao/services/gateway"
 	"github.com/dianchao/dianchao/services/simulator"
@@ -22,6 +24,7 @@ type standaloneCommand struct {
 	Edge      edge.Config      `embed:""`
 	Gateway   gateway.Config   `embed:""`
 	Simulator simulator.Config `embed:""`
+	Telemetry telemetry.Config `embed:""`
 }
 
 const simulatedProtocol = "cjt188"
@@ -35,6 +38,7 @@ func (c standaloneCommand) Run(ctx context.Context) error {
 type standalone struct {
 	config    standaloneCommand
 	ready     chan struct{}
+	telemetry *telemetry.Telemetry
 	nats      *bus.Server
 	edge      *edge.Edge
 	gateway   *gateway.Gateway
@@ -50,6 +54,10 @@ func (s *standalone) Ready() <-chan struct{} { return s.ready }
 
 // Run serves until ctx ends, then stops edge, simulator, gateway and NATS, in this order.
 func (s *standalone) Run(ctx context.Context) (err error) {
+	if s.telemetry, err = telemetry.New(ctx, s.config.Telemetry, "standalone", version); err != nil {
+		return err
+	}
+	defer s.telemetry.Close()
 	store := s.config.Store
 	if store == "" {
 		if store, err = os.MkdirTemp("", "dianchao-"); err != nil {
@@ -64,6 +72,7 @@ func (s *standalone) Run(ctx context.Context) (err error) {
 	if err := s.compose(); err != nil {
 		return err
 	}
+	s.telemetry.Serve(s.able)
 
 	// The gateway goes last, so that what browsers wait for is still answered.
 	group, failed := errgroup.WithContext(context.WithoutCancel(ctx))
@@ -86,6 +95,8 @@ func (s *standalone) Run(ctx context.Context) (err error) {
 func (s *standalone) compose() (err error) {
 	c := s.config
 	c.Edge.NATS, c.Gateway.NATS = s.nats.URL(), s.nats.URL()
+	c.Edge.Metrics, c.Gateway.Metrics = s.telemetry.Registry, s.telemetry.Registry
+	c.Edge.Tracer, c.Gateway.Tracer = s.telemetry.Tracer, s.telemetry.Tracer
 	// What is removed at the end need not go to a disk, whose hesitations this one process would feel.
 	c.Edge.Storage.InMemory = s.config.Store == ""
 	c.Gateway.Storage.InMemory = s.config.Store == ""
@@ -97,6 +108,11 @@ func (s *standalone) compose() (err error) {
 	}
 	s.edge, err = edge.New(c.Edge)
 	return err
+}
+
+// able returns why a click would not be answered now.
+func (s *standalone) able() error {
+	return cmp.Or(s.gateway.Able(), s.edge.Able())
 }
 
 // startTown starts the simulator, if one is wanted, and waits until every concentrator has logged in.
@@ -120,7 +136,7 @@ func (s *standalone) newTown() (*simulator.Simulator, error) {
 		return nil, fmt.Errorf("the simulated town needs --listen %s=HOST:PORT (or --simulate 0)", simulatedProtocol)
 	}
 	c := s.config.Simulator
-	c.Gateway = address
+	c.Gateway, c.Metrics = address, s.telemetry.Registry
 	return simulator.New(c)
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/dianchao/dianchao/pkg/meter"
 )
@@ -21,8 +22,9 @@ type command struct {
 	read
 	session  *session
 	deadline time.Time
-	reply    string // subject of its answers
-	body     []byte // as it goes to the gateway
+	reply    string     // subject of its answers
+	body     []byte     // as it goes to the gateway
+	span     trace.Span // nil if nobody collects traces
 
 	heard     meter.Stage // the last stage a gateway told; zero: none did
 	tries     int         // how often there was no gateway for it
@@ -37,7 +39,7 @@ func (e *Edge) publish(c *command) *meter.Error {
 	err := e.nc.PublishMsg(&nats.Msg{
 		Subject: meter.SubjectRead(c.Concentrator),
 		Reply:   c.reply,
-		Header:  nats.Header{meter.HeaderDeadline: {meter.FormatDeadline(c.deadline)}},
+		Header:  c.header(),
 		Data:    c.body,
 	})
 	if err == nil {
@@ -99,6 +101,7 @@ func (s *session) hear(id meter.CommandID, stage meter.Stage, answer []byte) boo
 	}
 	if stage.Terminal() {
 		s.take(c)
+		c.ended(stage, answer)
 		s.deliver(c, stage, answer)
 		return true
 	}
@@ -186,6 +189,7 @@ func (c *command) look() {
 	case cancelled || over:
 		c.giveUp()
 	case now.Before(c.deadline):
+		s.edge.metrics.reasks.Inc()
 		if err := s.edge.publish(c); err != nil {
 			s.edge.log.Debug("a command cannot be published again", "id", c.Command.ID.String(), "err", err)
 		}
@@ -223,6 +227,7 @@ func (e *Edge) askAgain() {
 			if c.deadline.Before(now) {
 				continue
 			}
+			e.metrics.reasks.Inc()
 			if err := e.publish(c); err != nil {
 				e.log.Debug("NATS is away again", "err", err)
 				return

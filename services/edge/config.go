@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/dianchao/dianchao/pkg/bus"
 	"github.com/dianchao/dianchao/pkg/meter"
@@ -28,6 +30,9 @@ type Config struct {
 	NATS      string        `kong:"-"` // one or more nats:// URLs, separated by commas
 	Storage   bus.Storage   `kong:"-"` // of the buckets and the stream that are created if they are missing
 	Directory []ListedMeter `kong:"-"` // meters to list beside those in Meters
+
+	Metrics prometheus.Registerer `kong:"-"` // takes this node's metrics; may be nil
+	Tracer  trace.Tracer          `kong:"-"` // nil if nobody collects traces
 }
 
 // Defaults returns a Config as it is with no flag given, the environment applied.

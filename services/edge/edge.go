@@ -17,6 +17,7 @@ import (
 
 	"github.com/dianchao/dianchao/pkg/bus"
 	"github.com/dianchao/dianchao/pkg/meter"
+	"github.com/dianchao/dianchao/pkg/telemetry"
 )
 
 // Edge is one edge node.
@@ -27,6 +28,9 @@ type Edge struct {
 	directory directory
 	assets    assets
 	log       *slog.Logger
+
+	metrics  *metrics
+	failures *telemetry.FailureLog
 
 	board  *board
 	roster *roster
@@ -64,7 +68,7 @@ func New(c Config) (*Edge, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Edge{
+	e := &Edge{
 		config: c, id: id, pace: usualPace,
 		directory: newDirectory(listed), assets: console,
 		log:         slog.With("edge", id.String()),
@@ -73,7 +77,12 @@ func New(c Config) (*Edge, error) {
 		reconnected: make(chan struct{}, 1),
 		draining:    make(chan struct{}),
 		ready:       make(chan struct{}),
-	}, nil
+	}
+	e.failures = telemetry.NewFailureLog(e.log)
+	if e.metrics, err = newMetrics(e, c.Metrics); err != nil {
+		return nil, fmt.Errorf("register the edge's metrics: %w", err)
+	}
+	return e, nil
 }
 
 // Ready is closed once the node serves.

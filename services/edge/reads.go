@@ -63,13 +63,14 @@ func (e *Edge) serveRead(w http.ResponseWriter, r *http.Request) {
 	ask.Command.Stages = ask.Command.Stages && stream
 
 	q := newRequester()
-	s, refused := e.open(q.deliver)
+	s, refused := e.open(dialectHTTP, q.deliver)
 	if refused != nil {
 		w.Header().Set("Retry-After", "5")
 		writeBody(w, http.StatusServiceUnavailable, failedAnswer(ask, refused))
 		return
 	}
 	defer e.roster.remove(s)
+	s.parent = e.traceparent(r.Header)
 	if refused := s.ask(ask); refused != nil {
 		writeBody(w, statuses[refused.Code], failedAnswer(ask, refused))
 		return

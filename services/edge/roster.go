@@ -37,6 +37,7 @@ func (r *roster) add(s *session) *meter.Error {
 // remove takes a session out and forgets its commands: who asked is gone.
 func (r *roster) remove(s *session) {
 	s.forget()
+	s.edge.metrics.sessions[s.dialect].Dec()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.sessions, s.id)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/time/rate"
 
 	"github.com/dianchao/dianchao/pkg/meter"
@@ -19,7 +20,9 @@ var errDraining = meter.Errorf(meter.CodeDraining, "this edge node is about to l
 type session struct {
 	edge    *Edge
 	id      meter.SessionID
-	limiter *rate.Limiter // nil: as fast as it likes
+	dialect dialect
+	parent  *trace.SpanContext // of what is asked, if its sender told one
+	limiter *rate.Limiter      // nil: as fast as it likes
 	// deliver hands one answer, a JSON object, to who asked. It is called with mu held, so that nothing overtakes
 	// a terminal answer; it must not block.
 	deliver func(c *command, stage meter.Stage, answer []byte)
@@ -31,18 +34,20 @@ type session struct {
 }
 
 // open makes a session and puts it on the roster; who opened it calls roster.remove.
-func (e *Edge) open(deliver func(*command, meter.Stage, []byte)) (*session, *meter.Error) {
+func (e *Edge) open(d dialect, deliver func(*command, meter.Stage, []byte)) (*session, *meter.Error) {
 	id, err := meter.ParseSessionID(uuid.NewString())
 	if err != nil {
 		return nil, meter.AsError(err)
 	}
-	s := &session{edge: e, id: id, deliver: deliver, idle: make(chan struct{}, 1), commands: map[meter.CommandID]*command{}}
+	s := &session{edge: e, id: id, dialect: d, deliver: deliver, idle: make(chan struct{}, 1), commands: map[meter.CommandID]*command{}}
 	if r := e.config.SessionRate; r > 0 {
 		s.limiter = rate.NewLimiter(rate.Limit(r), max(1, int(math.Ceil(2*r))))
 	}
 	if err := e.roster.add(s); err != nil {
+		e.metrics.countRefused(err)
 		return nil, err
 	}
+	e.metrics.sessions[d].Inc()
 	return s, nil
 }
 
@@ -51,12 +56,15 @@ func (e *Edge) open(deliver func(*command, meter.Stage, []byte)) (*session, *met
 func (s *session) ask(r read) *meter.Error {
 	c, err := s.admit(r)
 	if err != nil {
+		s.refuse(r, err)
 		return err
 	}
 	if err := s.edge.publish(c); err != nil {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.take(c)
+		if s.take(c) {
+			c.ended(meter.StageFailed, failedAnswer(r, err))
+		}
 		return err
 	}
 	return nil
@@ -88,6 +96,7 @@ func (s *session) admit(r read) (*command, *meter.Error) {
 	}
 	c.watch = time.AfterFunc(c.nextLook(c.deadline.Add(-r.Command.Timeout)), c.look)
 	s.commands[r.Command.ID] = c
+	c.admitted()
 	return c, nil
 }
 
@@ -115,7 +124,9 @@ func (s *session) fail(c *command, why *meter.Error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.take(c) {
-		s.deliver(c, meter.StageFailed, failedAnswer(c.read, why))
+		answer := failedAnswer(c.read, why)
+		c.ended(meter.StageFailed, answer)
+		s.deliver(c, meter.StageFailed, answer)
 	}
 }
 
@@ -181,6 +192,7 @@ func (s *session) forget() {
 	defer s.mu.Unlock()
 	for _, c := range s.commands {
 		s.take(c)
+		c.left()
 	}
 }
 

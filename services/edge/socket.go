@@ -70,11 +70,13 @@ func (e *Edge) serveSocket(w http.ResponseWriter, r *http.Request) {
 		out:  newQueue(sendQueue), subscribe: make(chan bool, 1), frames: newFrameWatches(e), ended: make(chan struct{}),
 	}
 	offered := offeredSubprotocols(r)
+	spoken := dialectClickToCopy
 	k.protocol = &clickToCopy{socket: k}
 	if len(offered) > 0 {
+		spoken = dialectV1
 		k.protocol = &sessionProtocol{socket: k}
 	}
-	s, refused := e.open(k.protocol.deliver)
+	s, refused := e.open(spoken, k.protocol.deliver)
 	if refused != nil {
 		writeUnavailable(w, refused)
 		return
@@ -140,6 +142,7 @@ func (k *socket) send(text []byte) {
 func (k *socket) end(code websocket.StatusCode, reason string) {
 	k.ending.Do(func() {
 		k.code, k.reason = code, reason
+		k.edge.metrics.countDropped(code)
 		close(k.ended)
 	})
 }

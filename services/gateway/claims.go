@@ -129,11 +129,15 @@ func (l *leases) Begin() {
 
 func (l *leases) Change(e jetstream.KeyValueEntry) {
 	g, err := meter.ParseGatewayID(e.Key())
-	if err != nil || e.Operation() != jetstream.KeyValuePut {
-		return // one that left has taken its links down itself
+	if err != nil {
+		return // none of ours
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if e.Operation() != jetstream.KeyValuePut {
+		delete(l.heard, g) // it has left
+		return
+	}
 	l.heard[g] = time.Now()
 }
 
@@ -145,6 +149,18 @@ func (l *leases) alive(g meter.GatewayID) bool {
 	defer l.mu.Unlock()
 	last, known := l.heard[g]
 	return known && time.Since(last) <= bus.LeaseTTL
+}
+
+// others reports whether any other gateway is alive.
+func (l *leases) others(self meter.GatewayID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for g, last := range l.heard {
+		if g != self && time.Since(last) <= bus.LeaseTTL {
+			return true
+		}
+	}
+	return false
 }
 
 // first reports whether of all gateways that are alive this is the one with the first id: what only one has to do, it does.

@@ -19,6 +19,8 @@ import (
 type command struct {
 	scheduler.Command
 	gateway *Gateway
+	totals  *driverMetrics
+	traced  *traced
 
 	mu     sync.Mutex
 	askers []asker
@@ -72,7 +74,7 @@ func (g *Gateway) command(m *nats.Msg) {
 		refuse(err)
 		return
 	}
-	c := &command{gateway: g, askers: []asker{{m.Reply, wish.Stages}}}
+	c := &command{gateway: g, totals: g.metrics.of(l.driver), askers: []asker{{m.Reply, wish.Stages}}}
 	c.Command = scheduler.Command{
 		ID: wish.ID, Target: scheduler.Target{Concentrator: concentrator, Meter: canonical}, Asked: wish.Meter, Lane: wish.Lane,
 		Arrived: now, Deadline: deadline, MaxAge: wish.MaxAge, Owner: c, Emit: c.emit,
@@ -87,16 +89,19 @@ func (g *Gateway) command(m *nats.Msg) {
 		known.join(c.askers[0])
 		return
 	}
+	c.traced = g.trace(m, c)
 	l.submit(c)
 }
 
 // refuse answers a command that no bus gets to see.
 func (g *Gateway) refuse(m *nats.Msg, c meter.ConcentratorID, err error) {
 	wish, _ := meter.ParseCommand(m.Data) // as much of it as can be read
-	g.send(m.Reply, meter.Answer{
+	a := meter.Answer{
 		ID: wish.ID, Concentrator: c, Meter: wish.Meter, Gateway: g.id,
 		Stage: meter.StageFailed, At: time.Now().UTC().Truncate(time.Millisecond), Error: meter.AsError(err),
-	})
+	}
+	g.countRefusal(m, a)
+	g.send(m.Reply, a)
 }
 
 // forward sends a command that came just after its concentrator had moved on to the gateway that holds it now.
@@ -137,10 +142,12 @@ func (c *command) emit(a meter.Answer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.last = &a
+	c.traced.stage(a)
 	for _, k := range c.askers {
 		c.tell(k, a)
 	}
 	if a.Stage.Terminal() {
+		c.ended(a)
 		c.gateway.memory.end(c)
 	}
 }

@@ -17,12 +17,15 @@ import (
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dianchao/dianchao/pkg/bus"
 	"github.com/dianchao/dianchao/pkg/driver"
 	"github.com/dianchao/dianchao/pkg/driver/drivers"
 	"github.com/dianchao/dianchao/pkg/meter"
+	"github.com/dianchao/dianchao/pkg/telemetry"
 )
 
 // Config is what an operator sets of a gateway.
@@ -35,8 +38,12 @@ type Config struct {
 	Timings  []Timing        `name:"link-timing" placeholder:"NUMBER=TIMEOUT/GAP" sep:"none" help:"Response timeout and gap of one concentrator's bus, e.g. 301=30s/100ms for meters behind a slow radio; repeatable."`
 	BusGap   time.Duration   `default:"20ms" help:"Silence on a bus between two exchanges."`
 	BusQueue int             `default:"1000" help:"Most commands that one bus holds; one more is refused as busy."`
+	Drain    time.Duration   `name:"gateway-drain" default:"20s" help:"How long giving up the links may take when this gateway is told to leave."`
 	MaxLinks int             `default:"100000" help:"Most concentrators' connections; one more is closed."`
 	Drivers  drivers.Drivers `embed:""`
+
+	Metrics prometheus.Registerer `kong:"-"` // takes this gateway's metrics; may be nil
+	Tracer  trace.Tracer          `kong:"-"` // nil if nobody collects traces
 }
 
 // Listen is PROTOCOL=HOST:PORT.
@@ -102,6 +109,8 @@ type Gateway struct {
 	ready    chan struct{}
 	commands chan *nats.Msg
 	memory   *memory
+	metrics  *metrics
+	failures *telemetry.FailureLog
 
 	nc       *nats.Conn
 	presence *presence
@@ -153,6 +162,10 @@ func New(c Config) (*Gateway, error) {
 		links:     make(map[*link]struct{}),
 		logs:      make(map[meter.ConcentratorID]*frameLog),
 		instance:  uuid.NewString(),
+	}
+	g.failures = telemetry.NewFailureLog(g.log)
+	if g.metrics, err = newMetrics(g, c.Metrics); err != nil {
+		return nil, fmt.Errorf("register the gateway's metrics: %w", err)
 	}
 	g.claims.gateway, g.claims.known = g, make(chan struct{})
 	g.sentinel.gateway, g.sentinel.probed = g, make(map[meter.GatewayID]time.Time)
@@ -242,27 +255,35 @@ func (g *Gateway) Run(ctx context.Context) error {
 	tail.Go(func() error { g.presence.run(writers); return nil })
 	tail.Go(func() error { g.readings.run(writers); return nil })
 
+	// While the links are given up one after another, the others still work.
+	working, stopWork := context.WithCancel(writers)
+	defer stopWork()
+	var work errgroup.Group
+	work.Go(func() error { g.dispatch(working); return nil })
+	work.Go(func() error {
+		bus.Follow(working, js, meter.BucketLinks, g.config.Storage, g.anew[0], &g.claims)
+		return nil
+	})
+	work.Go(func() error {
+		bus.Follow(working, js, meter.BucketGateways, g.config.Storage, g.anew[1], &g.leases)
+		return nil
+	})
+	for _, d := range g.config.Dial {
+		work.Go(func() error { g.dial(ctx, d); return nil })
+	}
+
 	group, running := errgroup.WithContext(ctx)
-	group.Go(func() error { g.dispatch(running); return nil })
-	group.Go(func() error {
-		bus.Follow(running, js, meter.BucketLinks, g.config.Storage, g.anew[0], &g.claims)
-		return nil
-	})
-	group.Go(func() error {
-		bus.Follow(running, js, meter.BucketGateways, g.config.Storage, g.anew[1], &g.leases)
-		return nil
-	})
 	group.Go(func() error { g.keepLease(running, leases); return nil })
 	for _, l := range listeners {
 		group.Go(func() error { return g.accept(running, l) })
 	}
-	for _, d := range g.config.Dial {
-		group.Go(func() error { g.dial(running, d); return nil })
-	}
 	close(g.ready)
 	err = group.Wait()
+	g.drain()
 	g.closeLinks("the gateway was stopped")
 	g.wait.Wait()
+	stopWork()
+	_ = work.Wait()
 	stopWriters()
 	_ = tail.Wait()
 	_ = nc.FlushTimeout(time.Second) // the last answers; NATS may be gone already

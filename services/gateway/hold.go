@@ -14,6 +14,7 @@ type holding struct {
 	link     *link
 	sub      *nats.Subscription
 	revision uint64 // of our claim in the bucket; 0 until it is made
+	dropped  int    // commands that NATS dropped, as far as they were counted
 }
 
 // hold makes l the link that c's commands come to. A link that held c before is older, and gives way: the newest
@@ -32,6 +33,7 @@ func (g *Gateway) hold(l *link, c meter.ConcentratorID) {
 	g.tellWaiting()
 	g.mu.Unlock()
 	if older != nil {
+		g.metrics.takeoversHere.Inc()
 		g.yield(c, older, "concentrator "+c.String()+" logged in again from "+l.conn.RemoteAddr().String())
 	}
 }
@@ -47,6 +49,7 @@ func (g *Gateway) release(l *link) {
 			continue // a newer link holds it
 		}
 		delete(g.holders, c)
+		g.metrics.countDrops(h)
 		_ = h.sub.Unsubscribe()
 		g.presence.set(l.announcement(c, meter.LinkDown))
 	}

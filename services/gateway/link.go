@@ -34,7 +34,9 @@ type link struct {
 	names    []meter.ConcentratorID // whose link this is; empty until the registration came
 	sending  bool                   // somebody writes a frame outside of mu
 	timer    *time.Timer            // calls pump when the bus next has something to do
+	landed   chan struct{}          // closed once nothing is on the wire; nil unless somebody waits for that
 	reason   string                 // why it was closed; "" while it is open
+	counted  scheduler.Counts       // what of the bus's counts is in the driver's totals
 }
 
 const (
@@ -72,6 +74,7 @@ func (l *link) run() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.bus.Close(time.Now(), meter.Errorf(meter.CodeLinkLost, "the link of the concentrator went down: %s; ask again, it usually comes back", l.reason))
+	l.count()
 	if l.timer != nil {
 		l.timer.Stop()
 	}
@@ -238,6 +241,7 @@ func (l *link) receive(frame []byte) {
 		l.frames.add(meter.Up, meter.FrameAnswer, frame)
 	}
 	if reading != nil {
+		l.countReading(reading)
 		reading.Gateway = l.gateway.id
 		l.gateway.readings.add(reading)
 	}
@@ -298,6 +302,7 @@ func (l *link) pump() {
 
 // arm sets the timer to when the bus next has something to do. mu is held.
 func (l *link) arm(now time.Time) {
+	l.tellLanded()
 	at, ok := l.bus.Wake()
 	switch {
 	case l.sending: // who sends comes by pump again

@@ -121,9 +121,7 @@ func (g *Gateway) dial(ctx context.Context, d Dial) {
 			}
 		} else if link := newLink(g, g.driver(d.Protocol), conn, d.Concentrators); g.add(link) {
 			began := time.Now()
-			stop := context.AfterFunc(ctx, func() { link.close("the gateway was stopped") })
 			link.run()
-			stop()
 			if time.Since(began) > steady {
 				backoff = redialAtOnce
 			}

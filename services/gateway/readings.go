@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -16,6 +17,9 @@ import (
 type readings struct {
 	js    jetstream.JetStream
 	queue chan *meter.Answer
+
+	pending atomic.Int64 // readings that the stream does not have yet
+	lost    atomic.Int64 // readings that it will not get
 }
 
 type pendingReading struct {
@@ -42,9 +46,12 @@ func newReadings(js jetstream.JetStream) *readings {
 
 // add takes a reading. It does not block: with the queue full, the reading is logged whole instead.
 func (r *readings) add(a *meter.Answer) {
+	r.pending.Add(1)
 	select {
 	case r.queue <- a:
 	default:
+		r.pending.Add(-1)
+		r.lost.Add(1)
 		slog.Error("the stream has been away for too long: this reading is only in the log",
 			"concentrator", a.Concentrator, "meter", a.Meter, "at", a.At, "received", a.Frames.Received)
 	}
@@ -91,6 +98,8 @@ func (r *readings) sendWaiting(flight chan<- pendingReading) {
 func (r *readings) send(flight chan<- pendingReading, a *meter.Answer) {
 	b, err := json.Marshal(a)
 	if err != nil {
+		r.pending.Add(-1)
+		r.lost.Add(1)
 		slog.Error("a reading cannot be encoded", "concentrator", a.Concentrator, "meter", a.Meter, "err", err)
 		return
 	}
@@ -108,6 +117,7 @@ func (r *readings) publish(p pendingReading) pendingReading {
 
 // settle waits until the stream has p, publishing it again as often as it takes, or until last ends.
 func (r *readings) settle(last context.Context, p pendingReading) {
+	defer r.pending.Add(-1)
 	for {
 		if p.ack != nil {
 			select {
@@ -119,6 +129,7 @@ func (r *readings) settle(last context.Context, p pendingReading) {
 			}
 		}
 		if !pause(last, readingsPause) {
+			r.lost.Add(1)
 			slog.Error("stopped before the stream had this reading", "reading", string(p.body))
 			return
 		}

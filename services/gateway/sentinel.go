@@ -70,12 +70,20 @@ func (s *sentinel) heard(m *nats.Msg) {
 		s.offline(m, c)
 		return
 	}
-	time.AfterFunc(secondLook, func() {
-		defer s.waiting.Add(-1)
-		if _, held := s.holder(c); !held || !s.gateway.pass(m) {
-			s.offline(m, c)
-		}
-	})
+	time.AfterFunc(secondLook, func() { s.lookAgain(m, c) })
+}
+
+func (s *sentinel) lookAgain(m *nats.Msg, c meter.ConcentratorID) {
+	claim, _ := s.gateway.claims.get(c)
+	_, held := s.holder(c)
+	if !held && claim.Moving && time.Since(claim.Since) < moveAgain {
+		time.AfterFunc(secondLook, func() { s.lookAgain(m, c) })
+		return
+	}
+	defer s.waiting.Add(-1)
+	if !held || !s.gateway.pass(m) {
+		s.offline(m, c)
+	}
 }
 
 // holder returns the gateway that answers for c, if one does.

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"slices"
 	"time"
 
@@ -36,6 +37,7 @@ func (g *Gateway) reconcile(c meter.ConcentratorID) {
 	}
 	delete(g.holders, c)
 	g.mu.Unlock()
+	g.metrics.takeoversElsewhere.Inc()
 	g.yield(c, h, "concentrator "+c.String()+" logged in at gateway "+said.Gateway.String())
 }
 
@@ -62,6 +64,7 @@ func (g *Gateway) claimed(l meter.Link, revision uint64) {
 // yield gives a concentrator up to the newer login: its commands whose frame has not gone out follow it, and the
 // older connection, which may be half open, is closed.
 func (g *Gateway) yield(c meter.ConcentratorID, h *holding, reason string) {
+	g.metrics.countDrops(h)
 	_ = h.sub.Unsubscribe() // an error says that NATS is gone, and the subscription with it
 	moving := h.link.surrender(c)
 	if !g.holdsAny(h.link) {
@@ -71,7 +74,7 @@ func (g *Gateway) yield(c meter.ConcentratorID, h *holding, reason string) {
 		return
 	}
 	g.log.Info("commands follow their concentrator", "concentrator", c, "commands", len(moving), "reason", reason)
-	g.wait.Go(func() { g.handOver(c, moving, reason) })
+	g.wait.Go(func() { g.handOver(c, moving, reason, handOverPatience) })
 }
 
 // holdsAny reports whether any concentrator's commands still come to l.
@@ -90,8 +93,8 @@ const (
 )
 
 // handOver sends commands to whoever holds c now.
-func (g *Gateway) handOver(c meter.ConcentratorID, moving []*command, reason string) {
-	ctx, cancel := context.WithTimeout(context.Background(), handOverPatience)
+func (g *Gateway) handOver(c meter.ConcentratorID, moving []*command, reason string, patience time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	for !g.listens(ctx, c) {
 		if !pause(ctx, handOverPause) {
@@ -107,10 +110,13 @@ func (g *Gateway) handOver(c meter.ConcentratorID, moving []*command, reason str
 	}
 }
 
+// listening is a command without a meter.
+const listening = `{}`
+
 // listens reports whether a gateway takes commands for c: one without a meter is refused at once by who holds the link,
 // while the sentinel would say that nobody does.
 func (g *Gateway) listens(ctx context.Context, c meter.ConcentratorID) bool {
-	m, err := g.nc.RequestWithContext(ctx, meter.SubjectRead(c), []byte(`{}`))
+	m, err := g.nc.RequestWithContext(ctx, meter.SubjectRead(c), []byte(listening))
 	if err != nil {
 		return false
 	}
@@ -130,12 +136,15 @@ func (c *command) lost(reason string) {
 func (c *command) resend() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.gateway.metrics.handedOver.Inc()
+	parent := nats.Header{}
+	c.traced.handOver(parent)
 	for _, k := range c.askers {
 		b, err := json.Marshal(meter.Command{
 			ID: c.ID, Meter: c.Asked, Timeout: meter.DefaultTimeout, MaxAge: c.MaxAge, Lane: c.Lane, Stages: k.stages,
 		})
 		if err == nil {
-			m := &nats.Msg{Subject: meter.SubjectRead(c.Target.Concentrator), Reply: k.reply, Data: b, Header: nats.Header{}}
+			m := &nats.Msg{Subject: meter.SubjectRead(c.Target.Concentrator), Reply: k.reply, Data: b, Header: maps.Clone(parent)}
 			m.Header.Set(meter.HeaderDeadline, meter.FormatDeadline(c.Deadline))
 			err = c.gateway.nc.PublishMsg(m)
 		}

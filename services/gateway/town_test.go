@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -58,7 +59,7 @@ func embed(t *testing.T) string {
 func config(url, id string) Config {
 	c := Config{
 		NATS: url, ID: id, Listen: []Listen{{"cjt188", "127.0.0.1:0"}},
-		BusGap: time.Millisecond, BusQueue: 100, MaxLinks: 1000, Drivers: drivers.New(),
+		BusGap: time.Millisecond, BusQueue: 100, MaxLinks: 1000, Drain: 5 * time.Second, Drivers: drivers.New(),
 	}
 	c.Drivers.CJT188.Quiet = 20 * time.Millisecond
 	c.Drivers.CJT188.ResponseTimeout = time.Second
@@ -75,17 +76,12 @@ func run(t *testing.T, c Config) (g *Gateway, stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- g.Run(ctx) }()
-	stopped := false
-	stop = func() {
-		if stopped {
-			return
-		}
-		stopped = true
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Errorf("the gateway ended with: %v", err)
 		}
-	}
+	})
 	t.Cleanup(stop)
 	select {
 	case <-g.Ready():

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // Config is what a simulated town needs to know. Its tags declare flags, environment and --help.
@@ -16,6 +18,8 @@ type Config struct {
 	Seed      uint64        `name:"simulate-seed" help:"What the faults are drawn from: the same seed and requests give the same faults." default:"1"`
 	Control   string        `name:"simulate-control" help:"Where to serve HTTP for pulling plugs: GET /concentrators, POST /concentrators/101/unplug and /plug. Empty for nowhere." placeholder:"HOST:PORT"`
 	Faults    Faults        `embed:"" prefix:"simulate-fault-"`
+
+	Metrics prometheus.Registerer `kong:"-"` // takes the town's metrics; may be nil
 }
 
 func (c Config) validate() error {

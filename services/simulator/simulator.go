@@ -47,6 +47,9 @@ func New(config Config) (*Simulator, error) {
 	for i := range config.Town.Concentrators {
 		s.concentrators = append(s.concentrators, newConcentrator(s, firstConcentrator+i))
 	}
+	if err := s.register(config.Metrics); err != nil {
+		return nil, fmt.Errorf("register the simulator's metrics: %w", err)
+	}
 	return s, nil
 }
 

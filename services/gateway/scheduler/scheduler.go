@@ -87,14 +87,14 @@ type job struct {
 
 // Counts are what happened on a bus since it was made.
 type Counts struct {
-	Exchanges int // frames sent; those that are over were one of the next four
-	Answered  int // exchanges that got their answer
-	Silent    int // exchanges without a byte in time
-	Noise     int // exchanges that got bytes, and no answer
-	Lost      int // exchanges on the wire when the link went down
-	Late      int // answers that came after their exchange had timed out
-	Retries   int // exchanges repeated because of noise
-	Skipped   int // batch commands refused because their meter was silent shortly before
+	Exchanges uint32 // frames sent; those that are over were one of the next four
+	Answered  uint32 // exchanges that got their answer
+	Silent    uint32 // exchanges without a byte in time
+	Noise     uint32 // exchanges that got bytes, and no answer
+	Lost      uint32 // exchanges on the wire when the link went down
+	Late      uint32 // answers that came after their exchange had timed out
+	Retries   uint32 // exchanges repeated because of noise
+	Skipped   uint32 // batch commands refused because their meter was silent shortly before
 }
 
 // Bus is the schedule of one bus. Make it with New.
@@ -127,6 +127,9 @@ func (b *Bus) Retime(gap, responseTimeout time.Duration) {
 
 // Counts returns what happened so far.
 func (b *Bus) Counts() Counts { return b.counts }
+
+// Flying is how many exchanges are on the wire.
+func (b *Bus) Flying() int { return len(b.flying) }
 
 // Held is how many commands the bus holds.
 func (b *Bus) Held() int { return b.held }
@@ -377,7 +380,7 @@ func (b *Bus) Close(now time.Time, err *meter.Error) {
 		b.fail(now, c, err)
 		return true
 	})
-	b.counts.Lost += len(b.flying)
+	b.counts.Lost += uint32(len(b.flying))
 	b.flying = nil
 }
 
