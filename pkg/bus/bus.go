@@ -88,7 +88,12 @@ func Connect(ctx context.Context, o Options) (*nats.Conn, error) {
 // LeaseTTL is how long after its last sign a gateway counts as alive.
 const LeaseTTL = 10 * time.Second
 
-const provisionPause = 250 * time.Millisecond
+const (
+	provisionPause = 250 * time.Millisecond
+	// provisionTry bounds one attempt: of several services that create the same stream at the same moment in a cluster
+	// that has just started, some get no answer at all.
+	provisionTry = 3 * time.Second
+)
 
 const (
 	readingsMaxAge   = 7 * 24 * time.Hour
@@ -124,7 +129,9 @@ func (s Storage) maxBytes() int64 {
 // started, or until ctx ends.
 func ProvisionWait(ctx context.Context, js jetstream.JetStream, s Storage) error {
 	for {
-		err := Provision(ctx, js, s)
+		try, cancel := context.WithTimeout(ctx, provisionTry)
+		err := Provision(try, js, s)
+		cancel()
 		if err == nil || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrJetStreamNotEnabled) {
 			return err
 		}

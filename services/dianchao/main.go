@@ -28,6 +28,8 @@ type commands struct {
 	Gateway    gatewayCommand    `cmd:"" help:"Hold the links of concentrators and read meters over them."`
 	Simulator  simulatorCommand  `cmd:"" help:"A simulated town of concentrators that dial in to a gateway."`
 
+	Healthcheck healthcheckCommand `cmd:"" help:"Ask a service on this machine whether it is ready, as container health checks do."`
+
 	LogLevel slog.Level       `default:"info" help:"debug, info, warn or error."`
 	Version  kong.VersionFlag `help:"Print the version and leave."`
 }

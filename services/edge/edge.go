@@ -132,6 +132,12 @@ func (e *Edge) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	e.drain(listener, func() { kill(); server.Close() })
+	// The last answers over plain HTTP may still be on their way out of the server.
+	last, cancel := context.WithTimeout(context.Background(), e.pace.handshake)
+	defer cancel()
+	if err := server.Shutdown(last); err != nil {
+		e.log.Debug("some connections were cut off", "err", err)
+	}
 	e.log.Info("edge left", "late_answers", e.late.Load())
 	return nil
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // provisionPatience is how long a NATS cluster that just started may take to elect who answers for JetStream.
-const provisionPatience = 10 * time.Second
+const provisionPatience = 30 * time.Second
 
 // provision creates the bucket of links if it is missing.
 func (e *Edge) provision(ctx context.Context) error {

@@ -111,6 +111,8 @@ func (c *claims) gateways() map[meter.GatewayID]bool {
 // leases is which gateways are alive: the content of the bucket gateways, and when we last heard of each. Our own
 // clock alone counts, and while NATS is away nobody is declared dead.
 type leases struct {
+	left chan struct{} // has a token when a gateway has left since it was last received from
+
 	mu    sync.Mutex
 	heard map[meter.GatewayID]time.Time
 }
@@ -136,6 +138,10 @@ func (l *leases) Change(e jetstream.KeyValueEntry) {
 	defer l.mu.Unlock()
 	if e.Operation() != jetstream.KeyValuePut {
 		delete(l.heard, g) // it has left
+		select {
+		case l.left <- struct{}{}:
+		default:
+		}
 		return
 	}
 	l.heard[g] = time.Now()

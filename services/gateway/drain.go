@@ -19,6 +19,7 @@ const (
 // drain gives up every link within config.Drain: what is on its wire is finished, what is not follows the concentrator to
 // the gateway at which it logs in next. One after another, in no order, so that a town does not move all at once.
 func (g *Gateway) drain() {
+	g.draining.Store(true)
 	ctx, cancel := context.WithTimeout(context.Background(), g.config.Drain)
 	defer cancel()
 	began := time.Now()
@@ -49,6 +50,7 @@ func (g *Gateway) leave(ctx context.Context, c meter.ConcentratorID, elsewhere b
 	gone.Reason, gone.Moving = reason, elsewhere
 	g.presence.set(gone)
 	g.mu.Unlock()
+	g.metrics.countDrops(h)
 	_ = h.sub.Unsubscribe() // an error says that NATS is gone, and the subscription with it
 	left := h.link.surrender(c)
 	if !elsewhere {

@@ -12,6 +12,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -111,6 +112,7 @@ type Gateway struct {
 	memory   *memory
 	metrics  *metrics
 	failures *telemetry.FailureLog
+	draining atomic.Bool
 
 	nc       *nats.Conn
 	presence *presence
@@ -168,6 +170,7 @@ func New(c Config) (*Gateway, error) {
 		return nil, fmt.Errorf("register the gateway's metrics: %w", err)
 	}
 	g.claims.gateway, g.claims.known = g, make(chan struct{})
+	g.leases.left = make(chan struct{}, 1)
 	g.sentinel.gateway, g.sentinel.probed = g, make(map[meter.GatewayID]time.Time)
 	for i := range g.anew {
 		g.anew[i] = make(chan struct{}, 1)
@@ -280,6 +283,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	close(g.ready)
 	err = group.Wait()
 	g.drain()
+	g.sentinel.stop()
 	g.closeLinks("the gateway was stopped")
 	g.wait.Wait()
 	stopWork()

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"errors"
+	"slices"
 	"sync"
 
 	"github.com/nats-io/nats.go"
@@ -132,13 +133,16 @@ func (g *Gateway) registerObserved(r prometheus.Registerer) error {
 		counter("dianchao_gateway_nats_reconnects_total", "How often a connection to NATS was lost and came back.", running(func() float64 {
 			return float64(g.nc.Stats().Reconnects + g.readings.js.Conn().Stats().Reconnects)
 		})),
-		gauge("dianchao_gateway_nats_connected", "1 while both connections to NATS stand.", running(func() float64 {
-			if g.connected() {
-				return 1
-			}
-			return 0
-		})),
+		gauge("dianchao_gateway_nats_connected", "1 while both connections to NATS stand.", running(func() float64 { return asNumber(g.connected()) })),
+		gauge("dianchao_gateway_draining", "1 once this gateway is about to leave.", func() float64 { return asNumber(g.draining.Load()) }),
 	)
+}
+
+func asNumber(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 func (g *Gateway) isReady() bool {
@@ -159,6 +163,8 @@ func (g *Gateway) Able() error {
 	switch {
 	case !g.isReady():
 		return errors.New("the gateway is starting")
+	case g.draining.Load():
+		return errors.New("the gateway is about to leave")
 	case !g.connected():
 		return errors.New("the gateway is cut off from NATS")
 	}
@@ -263,11 +269,8 @@ func (c *command) ended(a meter.Answer) {
 		outcome = a.Error.Code.String()
 	}
 	c.totals.commands[outcome].Inc()
-	if a.Error == nil {
-		return
-	}
-	for _, k := range c.askers {
-		c.gateway.logFailure(k.reply, a)
+	if a.Error != nil && slices.ContainsFunc(c.askers, func(k asker) bool { return !byEdge(k.reply) }) {
+		c.gateway.logFailure(a)
 	}
 }
 
@@ -277,14 +280,18 @@ func (g *Gateway) countRefusal(m *nats.Msg, a meter.Answer) {
 		return // no command: a gateway asks whether we listen
 	}
 	g.metrics.refused[a.Error.Code.String()].Inc()
-	g.logFailure(m.Reply, a)
+	if !byEdge(m.Reply) {
+		g.logFailure(a)
+	}
 }
 
-// logFailure writes the line of a failed command, unless its edge does.
-func (g *Gateway) logFailure(reply string, a meter.Answer) {
-	if _, _, byEdge := meter.ParseReply(reply); byEdge {
-		return
-	}
+// byEdge says that an edge asked, which writes the line of a failed command itself.
+func byEdge(reply string) bool {
+	_, _, ok := meter.ParseReply(reply)
+	return ok
+}
+
+func (g *Gateway) logFailure(a meter.Answer) {
 	g.failures.Add(telemetry.Failure{ID: a.ID, Concentrator: a.Concentrator, Meter: a.Meter, Code: a.Error.Code, Message: a.Error.Message})
 }
 

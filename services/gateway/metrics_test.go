@@ -60,12 +60,15 @@ func TestMetricsOfWhatHappensOnALink(t *testing.T) {
 	url := embed(t)
 	c, r := watched(url, "gw-1")
 	c.Drivers.CJT188.ResponseTimeout = 100 * time.Millisecond
-	g, _ := run(t, c)
+	g, stop := run(t, c)
+	if err := g.Able(); err != nil {
+		t.Fatal(err)
+	}
 	nc := connect(t, url)
 	d := dialIn(t, g, "301")
 	up(t, nc, "301")
 	tells(t, r, map[string]float64{
-		"links{driver=cjt188}": 1, "concentrators{driver=cjt188}": 1, "links{driver=clicktocopy}": 0, "nats_connected{}": 1,
+		"links{driver=cjt188}": 1, "concentrators{driver=cjt188}": 1, "links{driver=clicktocopy}": 0, "nats_connected{}": 1, "draining{}": 0,
 	})
 
 	a := ask(t, nc, "301", `{"meter":"1"}`)
@@ -95,6 +98,12 @@ func TestMetricsOfWhatHappensOnALink(t *testing.T) {
 		"links{driver=cjt188}": 0, "concentrators{driver=cjt188}": 0,
 		"exchanges_total{driver=cjt188,result=answered}": 1, "exchanges_total{driver=cjt188,result=silent}": 1, "readings_lost_total{}": 0,
 	})
+
+	stop()
+	tells(t, r, map[string]float64{"draining{}": 1, "nats_connected{}": 0})
+	if err := g.Able(); err == nil {
+		t.Fatal("a gateway that left is able")
+	}
 }
 
 func TestMetricsOfATakeover(t *testing.T) {

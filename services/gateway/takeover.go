@@ -177,7 +177,6 @@ const leaseBeat = 2 * time.Second
 func (g *Gateway) keepLease(ctx context.Context, kv jetstream.KeyValue) {
 	tick := time.NewTicker(leaseBeat)
 	defer tick.Stop()
-	defer g.sentinel.stop()
 	for {
 		beat, cancel := context.WithTimeout(ctx, leaseBeat)
 		if _, err := kv.PutString(beat, g.id.String(), g.instance); err != nil && ctx.Err() == nil {
@@ -196,6 +195,7 @@ func (g *Gateway) keepLease(ctx context.Context, kv jetstream.KeyValue) {
 		g.sentinel.serve(g.leases.first(g.id))
 		select {
 		case <-tick.C:
+		case <-g.leases.left: // its duties may be ours now
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), presenceLast)
 			_ = kv.Delete(last, g.id.String()) // if not, it expires

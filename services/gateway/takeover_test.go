@@ -1,19 +1,22 @@
 package gateway
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/dianchao/dianchao/pkg/meter"
 )
@@ -60,43 +63,44 @@ func TestALoginAtAnotherGatewayTakesOver(t *testing.T) {
 	a.reads("4.00")
 }
 
-// cluster starts three NATS servers that form a cluster, and returns the URL of each.
+// cluster starts three NATS servers, processes of their own, that form a cluster, and returns the URL of each.
 func cluster(t *testing.T) []string {
 	t.Helper()
-	var servers []*server.Server
-	var routes []*url.URL
-	for range 3 {
+	program, err := filepath.Abs("../../.tools/nats-server")
+	if err == nil {
+		_, err = os.Stat(program)
+	}
+	if err != nil {
+		t.Fatalf("nats-server is not there, run make tools: %v", err)
+	}
+	var ports []string
+	for range 6 {
 		l := must(net.Listen("tcp", "127.0.0.1:0"))
-		routes = append(routes, must(url.Parse("nats://"+l.Addr().String())))
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		ports = append(ports, port)
 		l.Close()
 	}
-	for i, r := range routes {
-		port := 0
-		_, _ = fmt.Sscanf(r.Port(), "%d", &port)
-		s := must(server.NewServer(&server.Options{
-			ServerName: fmt.Sprint("nats-", i), Host: "127.0.0.1", Port: server.RANDOM_PORT,
-			JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true,
-			Cluster: server.ClusterOpts{Name: "town", Host: "127.0.0.1", Port: port}, Routes: routes,
-		}))
-		go s.Start()
-		servers = append(servers, s)
+	var urls, routes []string
+	for i := range 3 {
+		urls, routes = append(urls, "nats://127.0.0.1:"+ports[i]), append(routes, "nats://127.0.0.1:"+ports[3+i])
 	}
-	var urls []string
-	for _, s := range servers {
-		t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
-		if !s.ReadyForConnections(patience) {
-			t.Fatal("a NATS server does not start")
+	for i := range 3 {
+		server := exec.Command(program, "-js", "-sd", t.TempDir(), "-a", "127.0.0.1", "-p", ports[i], "-n", fmt.Sprint("nats-", i),
+			"--cluster_name", "town", "--cluster", routes[i], "--routes", strings.Join(routes, ","))
+		if err := server.Start(); err != nil {
+			t.Fatal(err)
 		}
-		urls = append(urls, s.ClientURL())
+		t.Cleanup(func() { _ = server.Process.Kill(); _ = server.Wait() })
 	}
-	eventually(t, "the cluster has a leader", func() bool {
-		for _, s := range servers {
-			if !s.JetStreamIsCurrent() {
-				return false
-			}
-		}
-		return true
-	})
+	for _, url := range urls {
+		js := must(jetstream.New(connect(t, url)))
+		eventually(t, "the cluster has a leader", func() bool {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			_, err := js.AccountInfo(ctx)
+			return err == nil
+		})
+	}
 	return urls
 }
 
