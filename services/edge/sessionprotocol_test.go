@@ -314,7 +314,7 @@ func TestClientThatReadsTooSlowly(t *testing.T) {
 
 func TestSilentClientIsClosed(t *testing.T) {
 	n := startEdge(t, embedNATS(t).URL(), nil, func(e *Edge) {
-		e.pace.ping, e.pace.silence = 50*time.Millisecond, 2*time.Second
+		e.pace.ping, e.pace.silence = 500*time.Millisecond, 3*time.Second
 	})
 	answering := n.session(t)
 	heard := make(chan error, 1)

@@ -37,19 +37,9 @@ var rows = []*row{
 			began := time.Now()
 			id := s.containers(t, "gateway")[0]
 			s.must(t, 20*time.Second, "kill", "--signal", "KILL", id)
-			s.eventually(t, "all concentrators are at the other gateway", func(ctx context.Context) string {
-				by, err := s.links(ctx)
-				if err != nil {
-					return err.Error()
-				}
-				for _, n := range by {
-					if n == concentrators {
-						return ""
-					}
-				}
-				return fmt.Sprint("links by gateway: ", by)
-			})
+			s.eventually(t, "all concentrators are at the other gateway", s.divided)
 			t.Logf("all concentrators were known to be at the other gateway %.1f s after the kill", time.Since(began).Seconds())
+			lasts(t, outage)
 			s.must(t, 20*time.Second, "start", id)
 		},
 	},
@@ -112,6 +102,20 @@ var rows = []*row{
 			s.must(t, 2*time.Minute, "restart", s.containers(t, "haproxy")[0])
 		},
 	},
+}
+
+// divided says how the links are spread over gateways, "" if one holds them all.
+func (s *system) divided(ctx context.Context) string {
+	by, err := s.links(ctx)
+	if err != nil {
+		return err.Error()
+	}
+	for _, n := range by {
+		if n == concentrators {
+			return ""
+		}
+	}
+	return fmt.Sprint("links by gateway: ", by)
 }
 
 // kill -9 a container, which stays away for a while as a machine would.

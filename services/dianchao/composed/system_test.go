@@ -28,7 +28,7 @@ const (
 	httpPort = 19759
 )
 
-// system is the unmodified docker-compose.yml under a project name of its own; only sizes and ports are set.
+// system is the unmodified docker-compose.yml under a project name of its own; only sizes, ports and the meters' pace are set.
 type system struct {
 	root  string
 	edges int // how many there should be
@@ -103,7 +103,8 @@ func (s *system) must(t *testing.T, within time.Duration, args ...string) string
 
 // composed are the arguments of docker for this project. Nobody's .env changes it.
 func (s *system) composed(args ...string) []string {
-	return append([]string{"compose", "--env-file", os.DevNull, "-f", filepath.Join(s.root, "docker-compose.yml"), "-p", project}, args...)
+	return append([]string{"compose", "--env-file", os.DevNull, "-p", project,
+		"-f", filepath.Join(s.root, "docker-compose.yml"), "-f", filepath.Join(s.root, "services/dianchao/composed/override.yml")}, args...)
 }
 
 func (s *system) compose(t *testing.T, within time.Duration, args ...string) string {
