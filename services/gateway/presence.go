@@ -185,7 +185,8 @@ func (p *presence) putUnlessNewer(ctx context.Context, l pending, b []byte) (uin
 func (p *presence) bury(l claim, reason string) {
 	ctx, cancel := context.WithTimeout(context.Background(), presenceTimeout)
 	defer cancel()
-	l.State, l.Reason, l.Since = meter.LinkDown, reason, time.Now().UTC().Truncate(time.Millisecond)
+	// The concentrator is not to blame, and will dial in again.
+	l.State, l.Reason, l.Since, l.Moving = meter.LinkDown, reason, time.Now().UTC().Truncate(time.Millisecond), true
 	b, err := json.Marshal(l.Link)
 	if err == nil {
 		_, err = p.kv.Update(ctx, l.Concentrator.String(), b, l.revision)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/dianchao/dianchao/pkg/meter"
 )
@@ -34,6 +35,7 @@ const (
 	maxWaiting  = 10_000 // beyond it the second look is skipped
 	probeEvery  = time.Second
 	probeAnswer = 500 * time.Millisecond
+	buryAtOnce  = 32 // writes to the bucket under way
 )
 
 // serve begins or ends the duty.
@@ -61,10 +63,15 @@ func (s *sentinel) heard(m *nats.Msg) {
 	}
 	if other, held := s.holder(c); held {
 		if other != s.gateway.id && s.due(other) {
-			s.probe(other, func() { s.offline(m, c) })
+			s.probe(other, func() { s.wait(m, c) })
 		}
 		return
 	}
+	s.wait(m, c)
+}
+
+// wait has a second look at a command for which nobody is there.
+func (s *sentinel) wait(m *nats.Msg, c meter.ConcentratorID) {
 	if s.waiting.Add(1) > maxWaiting {
 		s.waiting.Add(-1)
 		s.offline(m, c)
@@ -132,7 +139,9 @@ func (s *sentinel) due(other meter.GatewayID) bool {
 
 func (s *sentinel) offline(m *nats.Msg, c meter.ConcentratorID) {
 	err := meter.Errorf(meter.CodeConcentratorOffline, "concentrator %s is offline and never was online; check its number, its power and SIM card, and the address it dials", c)
-	if l, known := s.gateway.claims.get(c); known {
+	if l, known := s.gateway.claims.get(c); known && l.State == meter.LinkUp {
+		err = meter.Errorf(meter.CodeConcentratorOffline, "concentrator %s is offline: gateway %s, which held its link, is gone; ask again once it has logged in elsewhere", c, l.Gateway)
+	} else if known {
 		err = meter.Errorf(meter.CodeConcentratorOffline, "concentrator %s is offline since %s (%s); check its power and SIM card",
 			c, l.Since.Local().Format("2006-01-02 15:04:05 -07:00"), l.Reason)
 	}
@@ -158,7 +167,13 @@ func (g *Gateway) bury(dead meter.GatewayID) {
 		return
 	}
 	g.log.Warn("a gateway has died, its links are taken down", "dead", dead, "links", len(orphans))
+	var all errgroup.Group
+	all.SetLimit(buryAtOnce)
 	for _, l := range orphans {
-		g.presence.bury(l, "its gateway "+dead.String()+" stopped answering")
+		all.Go(func() error {
+			g.presence.bury(l, "its gateway "+dead.String()+" stopped answering")
+			return nil
+		})
 	}
+	_ = all.Wait()
 }
