@@ -30,6 +30,9 @@ const (
 	reconnectWait   = 250 * time.Millisecond
 	reconnectJitter = 250 * time.Millisecond
 	reconnectBuffer = 16 << 20
+	// A server that a network has cut off without a word is given up after this many pings without an answer.
+	pingInterval = 3 * time.Second
+	maxPings     = 2
 )
 
 // Connect returns a connection that reconnects for ever. It waits until the first connection stands, or returns
@@ -46,6 +49,8 @@ func Connect(ctx context.Context, o Options) (*nats.Conn, error) {
 		nats.Timeout(connectTimeout),
 		nats.RetryOnFailedConnect(true),
 		nats.MaxReconnects(-1),
+		nats.PingInterval(pingInterval),
+		nats.MaxPingsOutstanding(maxPings),
 		nats.ReconnectWait(reconnectWait),
 		nats.ReconnectJitter(reconnectJitter, reconnectJitter),
 		nats.ReconnectBufSize(buffer),

@@ -115,6 +115,7 @@ type Gateway struct {
 	draining atomic.Bool
 
 	nc       *nats.Conn
+	isolated atomic.Bool // from NATS
 	presence *presence
 	readings *readings
 	claims   claims

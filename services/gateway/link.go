@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -78,7 +79,11 @@ func (l *link) run() {
 	if l.timer != nil {
 		l.timer.Stop()
 	}
-	l.log().Info("link down", "concentrators", l.names, "reason", l.reason)
+	level := slog.LevelInfo
+	if len(l.names) == 0 {
+		level = slog.LevelDebug // a port scan, a health check
+	}
+	l.log().Log(context.Background(), level, "link down", "concentrators", l.names, "reason", l.reason)
 }
 
 // retime gives the bus the timing that the operator set for this concentrator, if any.

@@ -56,6 +56,10 @@ func (g *Gateway) accept(ctx context.Context, l listener) error {
 			}
 			continue
 		}
+		if g.isolated.Load() {
+			conn.Close()
+			continue
+		}
 		_ = conn.(*net.TCPConn).SetKeepAliveConfig(keepAlive) // refused only by a connection that is gone: reading will tell
 		if link := newLink(g, l.driver, conn, nil); g.add(link) {
 			go link.run()

@@ -177,12 +177,18 @@ const leaseBeat = 2 * time.Second
 func (g *Gateway) keepLease(ctx context.Context, kv jetstream.KeyValue) {
 	tick := time.NewTicker(leaseBeat)
 	defer tick.Stop()
+	last := time.Now() // when NATS last took it
 	for {
 		beat, cancel := context.WithTimeout(ctx, leaseBeat)
-		if _, err := kv.PutString(beat, g.id.String(), g.instance); err != nil && ctx.Err() == nil {
+		_, err := kv.PutString(beat, g.id.String(), g.instance)
+		if err != nil && ctx.Err() == nil {
 			g.log.Warn("NATS does not take this gateway's sign of life; after "+bus.LeaseTTL.String()+" the others will take it for dead", "err", err)
 		}
 		cancel()
+		if err == nil {
+			last = time.Now()
+		}
+		g.isolate(time.Since(last) > bus.LeaseTTL)
 		others := g.claims.gateways()
 		for _, dead := range g.leases.expired(others) {
 			g.bury(dead)
@@ -197,11 +203,22 @@ func (g *Gateway) keepLease(ctx context.Context, kv jetstream.KeyValue) {
 		case <-tick.C:
 		case <-g.leases.left: // its duties may be ours now
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), presenceLast)
-			_ = kv.Delete(last, g.id.String()) // if not, it expires
+			goodbye, cancel := context.WithTimeout(context.WithoutCancel(ctx), presenceLast)
+			_ = kv.Delete(goodbye, g.id.String()) // if not, it expires
 			cancel()
 			return
 		}
+	}
+}
+
+// isolate closes every link, and takes no new one, while NATS has been out of reach for so long that the others take this
+// gateway for dead: its concentrators are to look for a gateway that people can reach.
+func (g *Gateway) isolate(isolated bool) {
+	if g.isolated.Swap(isolated) != isolated {
+		g.log.Warn("NATS is out of reach, concentrators are sent away, or in reach again", "isolated", isolated)
+	}
+	if isolated {
+		g.closeLinks("its gateway is cut off from NATS")
 	}
 }
 

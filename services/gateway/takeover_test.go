@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/dianchao/dianchao/pkg/bus"
 	"github.com/dianchao/dianchao/pkg/meter"
 )
 
@@ -61,6 +62,22 @@ func TestALoginAtAnotherGatewayTakesOver(t *testing.T) {
 	f, _ := again.asked()
 	again.answers(f, "4")
 	a.reads("4.00")
+}
+
+func TestAGatewayWithoutNATSSendsItsConcentratorsAway(t *testing.T) {
+	t.Parallel() // it waits for a lease to expire
+	s := must(bus.Embed("127.0.0.1:0", t.TempDir()))
+	g, stop := run(t, config(s.URL(), "gw-1"))
+	defer stop()
+	d := dialIn(t, g, "301")
+	up(t, connect(t, s.URL()), "301")
+	s.Close()
+	if _, open := d.asked(); open {
+		t.Fatal("it was asked")
+	}
+	if _, open := dialIn(t, g, "301").asked(); open {
+		t.Fatal("it was taken in again")
+	}
 }
 
 // cluster starts three NATS servers, processes of their own, that form a cluster, and returns the URL of each.

@@ -101,6 +101,11 @@ type row struct {
 	complaints []string
 
 	began, recovered time.Time // of the fault
+	notes            []string  // to print below the table
+}
+
+func (r *row) note(format string, args ...any) {
+	r.notes = append(r.notes, fmt.Sprintf(format, args...))
 }
 
 func (r *row) begin(k *command) bool {
@@ -156,7 +161,7 @@ func (r *row) complain(format string, args ...any) {
 // verdict judges every click and returns the row's line of the table.
 func (r *row) verdict(t *testing.T) string {
 	var lost, answered, again int
-	failed := make(map[string]int)
+	failed, when := make(map[string]int), make(map[string]int)
 	var took [3][]time.Duration // before, during and after the fault, by when they clicked
 	for _, k := range r.commands {
 		err := k.fail()
@@ -175,6 +180,7 @@ func (r *row) verdict(t *testing.T) string {
 			again++
 		}
 		if k.outcome != "done" {
+			when[fmt.Sprintf("%3.0f s %s", k.clicked.Sub(r.began).Truncate(5*time.Second).Seconds(), k.outcome)]++
 			if failed[k.outcome]++; failed[k.outcome] <= 2 {
 				t.Logf("e.g. %s: %s ended as %s after %s %s", r.tag, k, k.outcome, k.ended.Sub(k.clicked), k.answer)
 			}
@@ -187,6 +193,9 @@ func (r *row) verdict(t *testing.T) string {
 			part = 1
 		}
 		took[part] = append(took[part], k.ended.Sub(k.clicked))
+	}
+	if len(when) > 0 {
+		t.Logf("failed clicks by when they were made, in steps of five seconds since the fault began: %s", tally(when))
 	}
 	const most = 20
 	for _, c := range r.complaints[:min(most, len(r.complaints))] {
@@ -233,13 +242,14 @@ func percentiles(took []time.Duration) string {
 
 // crowd is the people of one row.
 type crowd struct {
+	row     *row
 	clients []*client
 	leave   context.CancelFunc
 	all     sync.WaitGroup
 }
 
 func gather(ctx context.Context, size int, url string, town []simulator.Entry, r *row) *crowd {
-	c := new(crowd)
+	c := &crowd{row: r}
 	ctx, c.leave = context.WithCancel(ctx)
 	for i := range size {
 		k := newClient(ctx, i, url, town, r)
