@@ -199,7 +199,7 @@ func (c *command) look() {
 // nextLook is how long from now until look is due again.
 func (c *command) nextLook(now time.Time) time.Duration {
 	end := c.deadline.Add(c.session.edge.pace.backstop).Sub(now)
-	return max(0, min(end, c.session.edge.pace.reask<<min(c.asked, 16)))
+	return max(0, min(end, c.session.edge.pace.reask<<min(c.asked, 1)))
 }
 
 // giveUp answers when the deadline has passed and no gateway did: it died, or its answer was lost.

@@ -84,7 +84,7 @@ type pace struct {
 	silence   time.Duration   // a session from which nothing came for this long is closed
 	write     time.Duration   // one write to a client may take this long
 	handshake time.Duration   // how long a client has to answer our close frame
-	reask     time.Duration   // without an answer, the command is published again; then twice as long, and so on
+	reask     time.Duration   // without an answer, the command is published again; then every twice that
 	backstop  time.Duration   // after a command's deadline, before the edge answers itself
 	cancelled time.Duration   // after a cancel, before the edge answers itself
 	unheld    []time.Duration // before each new try of a command for which no gateway was there

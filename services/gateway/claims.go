@@ -117,7 +117,10 @@ type leases struct {
 	heard map[meter.GatewayID]time.Time
 }
 
-func (l *leases) Begin() {
+// Begin gives everybody a whole lease: while the bucket was out of sight, nobody could be heard.
+func (l *leases) Begin() { l.renew() }
+
+func (l *leases) renew() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()

@@ -17,6 +17,8 @@ import (
 type readings struct {
 	js    jetstream.JetStream
 	queue chan *meter.Answer
+	// failing says that the last one was not taken; it belongs to settle.
+	failing bool
 
 	pending atomic.Int64 // readings that the stream does not have yet
 	lost    atomic.Int64 // readings that it will not get
@@ -115,20 +117,27 @@ func (r *readings) publish(p pendingReading) pendingReading {
 	return p
 }
 
-// settle waits until the stream has p, publishing it again as often as it takes, or until last ends.
+// settle waits until the stream has p, publishing it again as often as it takes, or until last ends. What waits behind it
+// was published already, so that after an outage each takes one round trip.
 func (r *readings) settle(last context.Context, p pendingReading) {
 	defer r.pending.Add(-1)
 	for {
-		if p.ack != nil {
+		if p.ack == nil {
+			pause(last, readingsPause)
+		} else {
 			select {
 			case <-p.ack.Ok():
+				r.failing = false
 				return
 			case err := <-p.ack.Err():
-				slog.Warn("the stream did not take a reading, trying again", "subject", p.subject, "err", err)
+				if !r.failing {
+					r.failing = true
+					slog.Warn("the stream does not take readings, trying again until it does", "subject", p.subject, "err", err)
+				}
 			case <-last.Done():
 			}
 		}
-		if !pause(last, readingsPause) {
+		if last.Err() != nil {
 			r.lost.Add(1)
 			slog.Error("stopped before the stream had this reading", "reading", string(p.body))
 			return

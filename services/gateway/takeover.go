@@ -178,6 +178,7 @@ func (g *Gateway) keepLease(ctx context.Context, kv jetstream.KeyValue) {
 	tick := time.NewTicker(leaseBeat)
 	defer tick.Stop()
 	last := time.Now() // when NATS last took it
+	deaf := false      // it did not take the one before
 	for {
 		beat, cancel := context.WithTimeout(ctx, leaseBeat)
 		_, err := kv.PutString(beat, g.id.String(), g.instance)
@@ -186,18 +187,14 @@ func (g *Gateway) keepLease(ctx context.Context, kv jetstream.KeyValue) {
 		}
 		cancel()
 		if err == nil {
-			last = time.Now()
-		}
-		g.isolate(time.Since(last) > bus.LeaseTTL)
-		others := g.claims.gateways()
-		for _, dead := range g.leases.expired(others) {
-			g.bury(dead)
-		}
-		for other := range others {
-			if other != g.id && g.sentinel.due(other) {
-				g.probe(other)
+			if deaf {
+				g.leases.renew()
 			}
+			last = time.Now()
+			g.judge()
 		}
+		deaf = err != nil
+		g.isolate(time.Since(last) > bus.LeaseTTL)
 		g.sentinel.serve(g.leases.first(g.id))
 		select {
 		case <-tick.C:
@@ -207,6 +204,20 @@ func (g *Gateway) keepLease(ctx context.Context, kv jetstream.KeyValue) {
 			_ = kv.Delete(goodbye, g.id.String()) // if not, it expires
 			cancel()
 			return
+		}
+	}
+}
+
+// judge takes down the links of gateways that are dead. Only who has just reached NATS itself may say so.
+func (g *Gateway) judge() {
+	others := g.claims.gateways()
+	delete(others, g.id)
+	for _, dead := range g.leases.expired(others) {
+		g.bury(dead)
+	}
+	for other := range others {
+		if g.sentinel.due(other) {
+			g.probe(other)
 		}
 	}
 }
