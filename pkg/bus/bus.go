@@ -31,7 +31,7 @@ const (
 	reconnectJitter = 250 * time.Millisecond
 	reconnectBuffer = 16 << 20
 	// A server that a network has cut off without a word is given up after this many pings without an answer.
-	pingInterval = 3 * time.Second
+	pingInterval = 2 * time.Second
 	maxPings     = 2
 )
 

@@ -148,10 +148,13 @@ func (e *Edge) patience(c *command) (time.Duration, bool) {
 	if time.Since(time.Unix(0, e.backAt.Load())) < e.pace.settle {
 		return waits[len(waits)-1], true
 	}
+	link, known := e.board.link(c.Concentrator)
+	if known && link.Moving && time.Since(link.Since) < e.pace.moving {
+		return waits[len(waits)-1], true
+	}
 	if c.tries >= len(waits) {
 		return 0, false
 	}
-	link, known := e.board.link(c.Concentrator)
 	return waits[c.tries], c.tries == 0 || known && link.State == meter.LinkUp
 }
 

@@ -88,6 +88,7 @@ type pace struct {
 	backstop  time.Duration   // after a command's deadline, before the edge answers itself
 	cancelled time.Duration   // after a cancel, before the edge answers itself
 	unheld    []time.Duration // before each new try of a command for which no gateway was there
+	moving    time.Duration   // how long a concentrator may take to be back at another gateway
 	settle    time.Duration   // after NATS came back, how long gateways may take to be back too
 	presence  time.Duration   // changes of links are collected this long before clients are told
 
@@ -107,6 +108,7 @@ var usualPace = pace{
 	cancelled: time.Second,
 	// Subject interest spreads asynchronously between NATS servers.
 	unheld:   []time.Duration{20 * time.Millisecond, 60 * time.Millisecond, 150 * time.Millisecond},
+	moving:   5 * time.Second,
 	settle:   2 * time.Second,
 	presence: 25 * time.Millisecond,
 

@@ -73,11 +73,11 @@ var rows = []*row{
 		codes: []meter.Code{meter.CodeDraining},
 		fault: func(t *testing.T, s *system, c *crowd) {
 			s.scale(t, 5)
-			c.row.note("sessions of one edge and four new ones: %s", spread(c))
+			c.row.note("sessions of one edge and four new ones: %s", tally(c.spread()))
 			c.reload(5 * time.Second)
 			s.eventually(t, "every page is back", c.absent)
 			lasts(t, 10*time.Second)
-			c.row.note("sessions of the five edges once every page was reloaded: %s", spread(c))
+			c.row.note("sessions of the five edges once every page was reloaded: %s", tally(c.spread()))
 			s.scale(t, 2)
 		},
 	},
@@ -135,23 +135,6 @@ func lasts(t *testing.T, d time.Duration) {
 	case <-t.Context().Done():
 		t.Fatal(context.Cause(t.Context()))
 	}
-}
-
-func spread(c *crowd) string {
-	var out []string
-	for edge, n := range c.spread() {
-		out = append(out, fmt.Sprintf("%s %d", edge, n))
-	}
-	slices.Sort(out)
-	return strings.Join(out, ", ")
-}
-
-// absent says how many have no session, "" if nobody.
-func (c *crowd) absent(context.Context) string {
-	if n := c.spread()[""]; n > 0 {
-		return fmt.Sprintf("%d of %d clients have no session", n, len(c.clients))
-	}
-	return ""
 }
 
 func TestFailures(t *testing.T) {
