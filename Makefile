@@ -11,7 +11,7 @@ NATS_CLI    := github.com/nats-io/natscli/nats@v0.5.1
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
-.PHONY: run build test bench lint tools chromium clean
+.PHONY: run build test test-composed bench lint tools chromium clean
 
 run: build
 	bin/dianchao standalone $(ARGS)
@@ -21,6 +21,11 @@ build:
 
 test: tools
 	PATH="$(TOOLS):$$PATH" go test -race -timeout 20m ./...
+
+# The system of docker-compose.yml under load while its parts are killed; needs Docker with the compose plugin
+# (deploy/offline where there is no registry), half an hour and an otherwise idle machine.
+test-composed:
+	go test -v -count=1 -tags composed -timeout 40m ./services/dianchao/composed $(ARGS)
 
 bench: build
 	go run ./services/dianchao/bench $(ARGS)

@@ -15,7 +15,7 @@ import (
 )
 
 // patience is how long a test waits for what must come.
-const patience = 20 * time.Second
+const patience = 60 * time.Second
 
 // contentPolicy is the strictest under which the pages must work.
 const contentPolicy = "default-src 'self'; connect-src 'self' ws: wss:; style-src 'self'; script-src 'self'"

@@ -187,15 +187,18 @@ func (g *Gateway) keepLease(ctx context.Context, kv jetstream.KeyValue) {
 		}
 		cancel()
 		if err == nil {
-			if deaf {
-				g.leases.renew()
-			}
 			last = time.Now()
+		}
+		switch {
+		case err == nil && deaf:
+			g.leases.renew() // what was not heard meanwhile says nothing
+		case err == nil:
 			g.judge()
 		}
+		// Who does not hear the others answers for nobody.
+		g.sentinel.serve(err == nil && !deaf && g.leases.first(g.id))
 		deaf = err != nil
 		g.isolate(time.Since(last) > bus.LeaseTTL)
-		g.sentinel.serve(g.leases.first(g.id))
 		select {
 		case <-tick.C:
 		case <-g.leases.left: // its duties may be ours now
