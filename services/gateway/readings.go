@@ -15,10 +15,9 @@ import (
 
 // readings publishes every reading that came off a wire to the stream, and again until the stream has it.
 type readings struct {
-	js    jetstream.JetStream
-	queue chan *meter.Answer
-	// failing says that the last one was not taken; it belongs to settle.
-	failing bool
+	js     jetstream.JetStream
+	queue  chan *meter.Answer
+	warned time.Time // when it was last said that the stream does not take readings; belongs to settle
 
 	pending atomic.Int64 // readings that the stream does not have yet
 	lost    atomic.Int64 // readings that it will not get
@@ -35,6 +34,7 @@ const (
 	readingsQueue  = 65536
 	readingsFlight = 1024 // published, not yet acknowledged
 	readingsPause  = time.Second
+	readingsWarn   = 10 * time.Second
 	// readingsGather collects readings, so that under load many go out in one write and come back in one read: nobody
 	// waits for them.
 	readingsGather = 10 * time.Millisecond
@@ -127,11 +127,10 @@ func (r *readings) settle(last context.Context, p pendingReading) {
 		} else {
 			select {
 			case <-p.ack.Ok():
-				r.failing = false
 				return
 			case err := <-p.ack.Err():
-				if !r.failing {
-					r.failing = true
+				if time.Since(r.warned) > readingsWarn {
+					r.warned = time.Now()
 					slog.Warn("the stream does not take readings, trying again until it does", "subject", p.subject, "err", err)
 				}
 			case <-last.Done():
