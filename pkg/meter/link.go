@@ -1,6 +1,9 @@
 package meter
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // LinkState is whether a concentrator's link is up.
 type LinkState uint8
@@ -26,7 +29,23 @@ type Link struct {
 	Driver       string         `json:"driver"`
 	Remote       string         `json:"remote,omitempty"` // the concentrator's address as the gateway sees it
 	Reason       string         `json:"reason,omitempty"` // why it went down
-	Moving       bool           `json:"moving,omitempty"` // it was given up by its gateway, and should be back at another in a moment
+	Moving       bool           `json:"moving,omitempty"` // its connection broke or was given up by its gateway: it should be back in a moment
+}
+
+// Offline is the answer to a command for a concentrator whose link nobody holds. l is what was last known of it; the zero
+// Link if nothing is.
+func (l Link) Offline(c ConcentratorID) *Error {
+	since := l.Since.Local().Format("2006-01-02 15:04:05 -07:00")
+	switch {
+	case l.State == 0:
+		return Errorf(CodeConcentratorOffline, "concentrator %s is offline and never was online: check its number, its power and SIM card, and the address it dials", c)
+	case l.State == LinkUp:
+		return Errorf(CodeConcentratorOffline, "concentrator %s is offline: gateway %s, which held its link since %s, is gone; ask again once the concentrator has dialled in elsewhere", c, l.Gateway, since)
+	case l.Moving && time.Since(l.Since) < time.Minute:
+		return Errorf(CodeConcentratorOffline, "concentrator %s is offline since %s (%s) and has not dialled in again yet: ask again in a minute", c, since, l.Reason)
+	default:
+		return Errorf(CodeConcentratorOffline, "concentrator %s is offline since %s (%s): check its power and SIM card", c, since, cmp.Or(l.Reason, "no reason known"))
+	}
 }
 
 // Cancel withdraws a command; it travels on SubjectCancel.

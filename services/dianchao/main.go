@@ -53,7 +53,7 @@ func (c edgeCommand) Run(ctx context.Context) error {
 		return err
 	}
 	defer t.Close()
-	c.Config.Metrics, c.Tracer = t.Registry, t.Tracer
+	c.Config.Metrics, c.Tracer, c.Config.Version = t.Registry, t.Tracer, version
 	e, err := edge.New(c.Config)
 	if err != nil {
 		return err

@@ -97,6 +97,7 @@ func (s *standalone) compose() (err error) {
 	c.Edge.NATS, c.Gateway.NATS = s.nats.URL(), s.nats.URL()
 	c.Edge.Metrics, c.Gateway.Metrics = s.telemetry.Registry, s.telemetry.Registry
 	c.Edge.Tracer, c.Gateway.Tracer = s.telemetry.Tracer, s.telemetry.Tracer
+	c.Edge.Version = version
 	// What is removed at the end need not go to a disk, whose hesitations this one process would feel.
 	c.Edge.Storage.InMemory = s.config.Store == ""
 	c.Gateway.Storage.InMemory = s.config.Store == ""

@@ -3,7 +3,6 @@ package edge
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -241,18 +240,6 @@ func (e *Edge) askAgain() {
 
 // offline says that nobody holds a concentrator's link, since when if that is known, and what to do next.
 func (e *Edge) offline(c meter.ConcentratorID) *meter.Error {
-	link, known := e.board.link(c)
-	switch {
-	case !known:
-		return meter.Errorf(meter.CodeConcentratorOffline, "concentrator %s is offline and never was online: check its number, its power and SIM card, and the address it dials", c)
-	case link.State == meter.LinkUp:
-		return meter.Errorf(meter.CodeConcentratorOffline, "concentrator %s is offline: gateway %s, which held its link since %s, is gone; ask again once the concentrator has dialled in elsewhere", c, link.Gateway, localTime(link.Since))
-	}
-	reason := ""
-	if link.Reason != "" {
-		reason = fmt.Sprintf(" (%s)", link.Reason)
-	}
-	return meter.Errorf(meter.CodeConcentratorOffline, "concentrator %s is offline since %s%s: check its power and SIM card", c, localTime(link.Since), reason)
+	link, _ := e.board.link(c)
+	return link.Offline(c)
 }
-
-func localTime(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05 -07:00") }

@@ -4,7 +4,6 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -30,6 +29,7 @@ type Config struct {
 	NATS      string        `kong:"-"` // one or more nats:// URLs, separated by commas
 	Storage   bus.Storage   `kong:"-"` // of the buckets and the stream that are created if they are missing
 	Directory []ListedMeter `kong:"-"` // meters to list beside those in Meters
+	Version   string        `kong:"-"` // of this build, for hello
 
 	Metrics prometheus.Registerer `kong:"-"` // takes this node's metrics; may be nil
 	Tracer  trace.Tracer          `kong:"-"` // nil if nobody collects traces
@@ -68,14 +68,6 @@ func parseOrMakeID(s string) (meter.EdgeID, error) {
 		s = "edge-" + hex.EncodeToString(b[:])
 	}
 	return meter.ParseEdgeID(s)
-}
-
-// version is what this build calls itself in hello.
-func version() string {
-	if b, ok := debug.ReadBuildInfo(); ok && b.Main.Version != "" {
-		return b.Main.Version
-	}
-	return "(devel)"
 }
 
 // pace is every period that is not the operator's to set.

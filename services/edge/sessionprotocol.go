@@ -49,7 +49,7 @@ var pong = []byte(`{"type":"pong"}`)
 func (p *sessionProtocol) greeting() []byte {
 	e := p.socket.edge
 	return encode(helloMessage{
-		Type: "hello", Protocol: subprotocol, Edge: e.id, Session: p.socket.session.id.String(), Version: version(),
+		Type: "hello", Protocol: subprotocol, Edge: e.id, Session: p.socket.session.id.String(), Version: e.config.Version,
 		Limits: sessionLimits{
 			Commands: e.config.SessionCommands, MessageBytes: meter.MaxCommandBytes, TimeoutMS: meter.MaxTimeout.Milliseconds(),
 		},

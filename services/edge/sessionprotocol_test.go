@@ -18,9 +18,9 @@ import (
 // These tests follow docs/browser.md, "dianchao.v1", from hello to the close codes.
 
 func TestHello(t *testing.T) {
-	n := startEdge(t, embedNATS(t).URL(), nil)
+	n := startEdge(t, embedNATS(t).URL(), func(c *Config) { c.Version = "v1.2" })
 	m := n.dial(t, subprotocol).want("hello")
-	if m.Protocol != "dianchao.v1" || m.Edge != "edge-1" || m.Session == "" || m.Version == "" || m.PingMS != 30000 ||
+	if m.Protocol != "dianchao.v1" || m.Edge != "edge-1" || m.Session == "" || m.Version != "v1.2" || m.PingMS != 30000 ||
 		m.Limits != (sessionLimits{Commands: 64, MessageBytes: 4096, TimeoutMS: 120000}) {
 		t.Errorf("hello is %s", m.text)
 	}

@@ -38,8 +38,9 @@ func (g *Gateway) hold(l *link, c meter.ConcentratorID) {
 	}
 }
 
-// release forgets a link that ended, and what it still holds.
-func (g *Gateway) release(l *link) {
+// release forgets a link that ended, and what it still holds. If moving, its concentrators are likely to dial in again,
+// and what had not been sent waits for them.
+func (g *Gateway) release(l *link, moving bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.links, l)
@@ -51,7 +52,15 @@ func (g *Gateway) release(l *link) {
 		delete(g.holders, c)
 		g.metrics.countDrops(h)
 		_ = h.sub.Unsubscribe()
-		g.presence.set(l.announcement(c, meter.LinkDown))
+		gone := l.announcement(c, meter.LinkDown)
+		gone.Moving = moving
+		g.presence.set(gone)
+		if !moving {
+			continue
+		}
+		if unsent := l.surrender(c); len(unsent) > 0 {
+			g.wait.Go(func() { g.handOver(c, unsent, gone.Reason, moveAgain) })
+		}
 	}
 }
 

@@ -71,7 +71,7 @@ func (l *link) run() {
 	}
 	err := l.read()
 	l.close(explainEnd(err))
-	l.gateway.release(l)
+	l.gateway.release(l, broke(err))
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.bus.Close(time.Now(), meter.Errorf(meter.CodeLinkLost, "the link of the concentrator went down: %s; ask again, it usually comes back", l.reason))
@@ -96,6 +96,10 @@ func (l *link) retime(c meter.ConcentratorID) {
 		}
 	}
 }
+
+// broke reports whether the connection broke, so that the concentrator is likely to dial in again at once. One that fell
+// silent is not.
+func broke(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) }
 
 func explainEnd(err error) string {
 	switch {

@@ -77,14 +77,19 @@ func (s *sentinel) wait(m *nats.Msg, c meter.ConcentratorID) {
 		s.offline(m, c)
 		return
 	}
-	time.AfterFunc(secondLook, func() { s.lookAgain(m, c) })
+	now := time.Now()
+	deadline := now
+	if wish, err := meter.ParseCommand(m.Data); err == nil {
+		deadline, _ = deadlineOf(m, now.Add(wish.Timeout), now)
+	}
+	time.AfterFunc(secondLook, func() { s.lookAgain(m, c, deadline) })
 }
 
-func (s *sentinel) lookAgain(m *nats.Msg, c meter.ConcentratorID) {
+func (s *sentinel) lookAgain(m *nats.Msg, c meter.ConcentratorID, deadline time.Time) {
 	claim, _ := s.gateway.claims.get(c)
 	_, held := s.holder(c)
-	if !held && claim.Moving && time.Since(claim.Since) < moveAgain {
-		time.AfterFunc(secondLook, func() { s.lookAgain(m, c) })
+	if !held && claim.Moving && time.Since(claim.Since) < moveAgain && time.Now().Before(deadline) {
+		time.AfterFunc(secondLook, func() { s.lookAgain(m, c, deadline) })
 		return
 	}
 	defer s.waiting.Add(-1)
@@ -138,14 +143,8 @@ func (s *sentinel) due(other meter.GatewayID) bool {
 }
 
 func (s *sentinel) offline(m *nats.Msg, c meter.ConcentratorID) {
-	err := meter.Errorf(meter.CodeConcentratorOffline, "concentrator %s is offline and never was online; check its number, its power and SIM card, and the address it dials", c)
-	if l, known := s.gateway.claims.get(c); known && l.State == meter.LinkUp {
-		err = meter.Errorf(meter.CodeConcentratorOffline, "concentrator %s is offline: gateway %s, which held its link, is gone; ask again once it has logged in elsewhere", c, l.Gateway)
-	} else if known {
-		err = meter.Errorf(meter.CodeConcentratorOffline, "concentrator %s is offline since %s (%s); check its power and SIM card",
-			c, l.Since.Local().Format("2006-01-02 15:04:05 -07:00"), l.Reason)
-	}
-	s.gateway.refuse(m, c, err)
+	said, _ := s.gateway.claims.get(c)
+	s.gateway.refuse(m, c, said.Offline(c))
 }
 
 // probe asks another gateway whether it lives. If its connection to NATS is gone that is known at once: probe returns

@@ -92,15 +92,24 @@ const (
 	handOverPause    = 20 * time.Millisecond
 )
 
-// handOver sends commands to whoever holds c now.
+// handOver sends commands to whoever holds c now, or will within patience and before their deadlines.
 func (g *Gateway) handOver(c meter.ConcentratorID, moving []*command, reason string, patience time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	for !g.listens(ctx, c) {
-		if !pause(ctx, handOverPause) {
-			for _, m := range moving {
+	for {
+		if _, held := g.sentinel.holder(c); held && g.listens(ctx, c) {
+			break
+		}
+		waits := pause(ctx, handOverPause) && (!g.draining.Load() || g.leases.others(g.id))
+		now := time.Now()
+		moving = slices.DeleteFunc(moving, func(m *command) bool {
+			over := !waits || !now.Before(m.Deadline)
+			if over {
 				m.lost(reason)
 			}
+			return over
+		})
+		if len(moving) == 0 {
 			return
 		}
 	}

@@ -152,6 +152,7 @@ func TestFailures(t *testing.T) {
 			break
 		}
 	}
+	t.Run("prometheus", func(t *testing.T) { monitored(t, s) })
 	fmt.Printf("\n%d people, a click a second each, %d concentrators with %d meters each\n\n%s\n\n%s\n\n",
 		people, concentrators, meters, strings.Join(table, "\n"), strings.Join(notes, "\n"))
 }

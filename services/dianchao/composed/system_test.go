@@ -25,7 +25,8 @@ const (
 	concentrators = 300
 	meters        = 5
 	// Ports below the range that systems give to outgoing connections: they must be free again after HAProxy's restart.
-	httpPort = 19759
+	httpPort       = 19759
+	prometheusPort = 19090
 )
 
 // system is the unmodified docker-compose.yml under a project name of its own; only sizes, ports and the meters' pace are set.
@@ -38,6 +39,7 @@ var natsNodes = []string{"nats-1", "nats-2", "nats-3"}
 
 func environment() []string {
 	return append(os.Environ(),
+		"COMPOSE_PROFILES=prometheus", fmt.Sprintf("PUBLISH_PROMETHEUS=127.0.0.1:%d", prometheusPort),
 		fmt.Sprintf("SIMULATE=%dx%d", concentrators, meters), "SIMULATORS=1",
 		fmt.Sprintf("PUBLISH_HTTP=127.0.0.1:%d", httpPort), "PUBLISH_CONCENTRATORS=127.0.0.1:19188", "PUBLISH_STATS=127.0.0.1:19404",
 		"PUBLISH_NATS_1=127.0.0.1:19222", "PUBLISH_NATS_2=127.0.0.1:19223", "PUBLISH_NATS_3=127.0.0.1:19224")
@@ -139,7 +141,7 @@ func (s *system) unhealthy(ctx context.Context) string {
 	if err != nil {
 		return err.Error() + out
 	}
-	want := map[string]int{"nats-1": 1, "nats-2": 1, "nats-3": 1, "gateway": 2, "edge": s.edges, "haproxy": 1, "simulator": 1}
+	want := map[string]int{"nats-1": 1, "nats-2": 1, "nats-3": 1, "gateway": 2, "edge": s.edges, "haproxy": 1, "simulator": 1, "prometheus": 1}
 	for line := range strings.Lines(out) {
 		service, _, _ := strings.Cut(line, " ")
 		if !strings.Contains(line, "(healthy)") {
@@ -168,26 +170,8 @@ func (s *system) unhealthy(ctx context.Context) string {
 
 // links counts links that are up by gateway, as an edge tells them.
 func (s *system) links(ctx context.Context) (map[string]int, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://127.0.0.1:%d/v1/concentrators", httpPort), nil)
-	if err != nil {
-		return nil, err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	defer response.Body.Close()
-	b, err := io.ReadAll(response.Body)
-	if err != nil {
-		return nil, err
-	}
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("GET /v1/concentrators: %s: %s", response.Status, b)
-	}
 	var told struct{ Links []meter.Link }
-	if err := json.Unmarshal(b, &told); err != nil {
+	if err := get(ctx, fmt.Sprintf("http://127.0.0.1:%d/v1/concentrators", httpPort), &told); err != nil {
 		return nil, err
 	}
 	by := make(map[string]int)
@@ -197,6 +181,29 @@ func (s *system) links(ctx context.Context) (map[string]int, error) {
 		}
 	}
 	return by, nil
+}
+
+// get reads the JSON at url into told.
+func get(ctx context.Context, url string, told any) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	b, err := io.ReadAll(response.Body)
+	if err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("GET %s: %s: %s", url, response.Status, b)
+	}
+	return json.Unmarshal(b, told)
 }
 
 // eventually returns once nothing is missing any more.
