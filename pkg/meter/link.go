@@ -32,6 +32,10 @@ type Link struct {
 	Moving       bool           `json:"moving,omitempty"` // its connection broke or was given up by its gateway: it should be back in a moment
 }
 
+// MovingPatience is how long commands wait for a concentrator whose link is moving before they are answered as Offline.
+// A gateway that is cut off is given up after 5 s at the earliest and sends its concentrators away after 10 s.
+const MovingPatience = 8 * time.Second
+
 // Offline is the answer to a command for a concentrator whose link nobody holds. l is what was last known of it; the zero
 // Link if nothing is.
 func (l Link) Offline(c ConcentratorID) *Error {

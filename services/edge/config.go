@@ -100,7 +100,7 @@ var usualPace = pace{
 	cancelled: time.Second,
 	// Subject interest spreads asynchronously between NATS servers.
 	unheld:   []time.Duration{20 * time.Millisecond, 60 * time.Millisecond, 150 * time.Millisecond},
-	moving:   5 * time.Second,
+	moving:   meter.MovingPatience,
 	settle:   2 * time.Second,
 	presence: 25 * time.Millisecond,
 

@@ -66,7 +66,7 @@ func (g *Gateway) command(m *nats.Msg) {
 		return
 	}
 	if l == nil {
-		refuse(meter.Errorf(meter.CodeConcentratorOffline, "the link of concentrator %s went down just now; ask again, it usually comes back", concentrator))
+		g.sentinel.wait(m, concentrator) // it went down just now
 		return
 	}
 	canonical, err := l.driver.Canonical(wish.Meter)

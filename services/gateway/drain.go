@@ -9,12 +9,8 @@ import (
 	"github.com/dianchao/dianchao/pkg/meter"
 )
 
-const (
-	// drainPace is between two links that are given up, so that the other gateways are not run over.
-	drainPace = 2 * time.Millisecond
-	// moveAgain is how long a concentrator may take to log in elsewhere before the commands it left are failed.
-	moveAgain = 5 * time.Second
-)
+// drainPace is between two links that are given up, so that the other gateways are not run over.
+const drainPace = 2 * time.Millisecond
 
 // drain gives up every link within config.Drain: what is on its wire is finished, what is not follows the concentrator to
 // the gateway at which it logs in next. One after another, in no order, so that a town does not move all at once.
@@ -64,7 +60,7 @@ func (g *Gateway) leave(ctx context.Context, c meter.ConcentratorID, elsewhere b
 		h.link.close(reason)
 	}
 	if len(left) > 0 {
-		g.handOver(c, left, reason, moveAgain)
+		g.handOver(c, left, reason, meter.MovingPatience)
 	}
 }
 

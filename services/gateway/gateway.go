@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -35,6 +36,7 @@ type Config struct {
 	Storage  bus.Storage     `kong:"-"`
 	ID       string          `name:"gateway-id" help:"This gateway's id, in answers and in the bucket links. Default: gw- and eight random hexadecimal digits."`
 	Listen   []Listen        `default:"cjt188=127.0.0.1:7188" placeholder:"PROTOCOL=HOST:PORT" sep:"none" help:"Let concentrators of a protocol dial in here; repeatable."`
+	Proxies  []Network       `name:"proxy-protocol" placeholder:"NETWORK" help:"Networks (or addresses) of balancers whose connections begin with a PROXY header (v1 or v2) that names the concentrator's address, e.g. 10.0.0.0/24,192.0.2.7. Without a header they are closed; other connections are taken as they are."`
 	Dial     []Dial          `placeholder:"PROTOCOL=HOST:PORT@NUMBER,…" sep:"none" help:"Dial out to concentrators, or to an application server that holds them; repeatable."`
 	Timings  []Timing        `name:"link-timing" placeholder:"NUMBER=TIMEOUT/GAP" sep:"none" help:"Response timeout and gap of one concentrator's bus, e.g. 301=30s/100ms for meters behind a slow radio; repeatable."`
 	BusGap   time.Duration   `default:"20ms" help:"Silence on a bus between two exchanges."`
@@ -56,6 +58,22 @@ func (l *Listen) UnmarshalText(b []byte) error {
 		return fmt.Errorf("%q is not PROTOCOL=HOST:PORT, e.g. cjt188=127.0.0.1:7188", b)
 	}
 	*l = Listen{protocol, address}
+	return nil
+}
+
+// Network is a range of addresses in CIDR notation, or a single address.
+type Network netip.Prefix
+
+func (n *Network) UnmarshalText(b []byte) error {
+	network, err := netip.ParsePrefix(string(b))
+	if address, single := netip.ParseAddr(string(b)); single == nil {
+		address = address.Unmap()
+		network, err = address.Prefix(address.BitLen())
+	}
+	if err != nil || network.Addr().Is4In6() {
+		return fmt.Errorf("%q is neither a network nor an address, e.g. 10.0.0.0/24 or 192.0.2.7", b)
+	}
+	*n = Network(network)
 	return nil
 }
 
@@ -172,7 +190,7 @@ func New(c Config) (*Gateway, error) {
 	}
 	g.claims.gateway, g.claims.known = g, make(chan struct{})
 	g.leases.left = make(chan struct{}, 1)
-	g.sentinel.gateway, g.sentinel.probed = g, make(map[meter.GatewayID]time.Time)
+	g.sentinel = sentinel{gateway: g, waiting: make(map[*waiter]struct{}), probed: make(map[meter.GatewayID]time.Time)}
 	for i := range g.anew {
 		g.anew[i] = make(chan struct{}, 1)
 	}

@@ -195,7 +195,7 @@ func TestWhoLeavesIsDownWithAReason(t *testing.T) {
 	if l := known(t, nc, "301"); !strings.Contains(l.Reason, "closed the connection") || l.Since.IsZero() {
 		t.Fatalf("%+v", l)
 	}
-	ask(t, nc, "301", `{"meter":"1"}`).fails(meter.CodeConcentratorOffline)
+	ask(t, nc, "301", `{"meter":"1","timeout_ms":100}`).fails(meter.CodeConcentratorOffline)
 	stop()
 	if l := known(t, nc, "302"); l.State != meter.LinkDown || !strings.Contains(l.Reason, "stopped") {
 		t.Fatalf("after the gateway was stopped the bucket says %+v", l)
@@ -214,7 +214,7 @@ func TestAnOfflineConcentratorIsSaidAtOnceThoughSomebodyWatches(t *testing.T) {
 	d.conn.Close()
 	eventually(t, "301 is down", func() bool { return known(t, nc, "301").State == meter.LinkDown })
 	for concentrator, want := range map[string]string{"301": "closed the connection", "999": "never was online"} {
-		a := ask(t, nc, concentrator, `{"id":"x","meter":"1"}`).fails(meter.CodeConcentratorOffline)
+		a := ask(t, nc, concentrator, `{"id":"x","meter":"1","timeout_ms":100}`).fails(meter.CodeConcentratorOffline)
 		if !strings.Contains(a.Error.Message, want) || a.ID.String() != "x" || a.Concentrator.String() != concentrator {
 			t.Fatalf("%+v %v", a, a.Error)
 		}

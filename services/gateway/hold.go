@@ -38,9 +38,9 @@ func (g *Gateway) hold(l *link, c meter.ConcentratorID) {
 	}
 }
 
-// release forgets a link that ended, and what it still holds. If moving, its concentrators are likely to dial in again,
-// and what had not been sent waits for them.
-func (g *Gateway) release(l *link, moving bool) {
+// release forgets a link that ended, and what it still holds. If it broke, what had not been sent waits for its
+// concentrators, which are likely to dial in again.
+func (g *Gateway) release(l *link) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.links, l)
@@ -53,13 +53,12 @@ func (g *Gateway) release(l *link, moving bool) {
 		g.metrics.countDrops(h)
 		_ = h.sub.Unsubscribe()
 		gone := l.announcement(c, meter.LinkDown)
-		gone.Moving = moving
 		g.presence.set(gone)
-		if !moving {
+		if !gone.Moving {
 			continue
 		}
 		if unsent := l.surrender(c); len(unsent) > 0 {
-			g.wait.Go(func() { g.handOver(c, unsent, gone.Reason, moveAgain) })
+			g.wait.Go(func() { g.handOver(c, unsent, gone.Reason, meter.MovingPatience) })
 		}
 	}
 }
@@ -72,7 +71,7 @@ func (l *link) announcement(c meter.ConcentratorID, s meter.LinkState) meter.Lin
 	if s == meter.LinkDown {
 		a.Since = time.Now().UTC().Truncate(time.Millisecond)
 		l.mu.Lock()
-		a.Reason = l.reason
+		a.Reason, a.Moving = l.reason, l.broke
 		l.mu.Unlock()
 	}
 	return a

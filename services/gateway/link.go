@@ -37,6 +37,7 @@ type link struct {
 	timer    *time.Timer            // calls pump when the bus next has something to do
 	landed   chan struct{}          // closed once nothing is on the wire; nil unless somebody waits for that
 	reason   string                 // why it was closed; "" while it is open
+	broke    bool                   // the connection broke: the concentrator is likely to dial in again at once
 	counted  scheduler.Counts       // what of the bus's counts is in the driver's totals
 }
 
@@ -69,9 +70,8 @@ func (l *link) run() {
 		l.retime(c)
 		l.gateway.hold(l, c)
 	}
-	err := l.read()
-	l.close(explainEnd(err))
-	l.gateway.release(l, broke(err))
+	l.ended(l.read())
+	l.gateway.release(l)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.bus.Close(time.Now(), meter.Errorf(meter.CodeLinkLost, "the link of the concentrator went down: %s; ask again, it usually comes back", l.reason))
@@ -97,17 +97,13 @@ func (l *link) retime(c meter.ConcentratorID) {
 	}
 }
 
-// broke reports whether the connection broke, so that the concentrator is likely to dial in again at once. One that fell
-// silent is not.
-func broke(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) }
-
 func explainEnd(err error) string {
 	switch {
 	case errors.Is(err, io.EOF):
 		return "the concentrator closed the connection"
 	case errors.Is(err, errNoRegistration):
 		return err.Error()
-	case errors.Is(err, syscall.ECONNRESET):
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return "the connection was reset"
 	case errors.Is(err, syscall.ETIMEDOUT):
 		return "the concentrator does not answer any more (TCP keep-alive)"
@@ -332,17 +328,31 @@ func (l *link) write(b []byte) bool {
 	if err == nil {
 		_, err = l.conn.Write(b)
 	}
-	if err != nil {
-		l.close("it takes no more bytes: " + err.Error())
+	switch {
+	case err == nil:
+		return true
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		l.close("it takes no more bytes")
+	default:
+		l.ended(err)
 	}
-	return err == nil
+	return false
 }
 
-// close ends the connection; run cleans up. The first reason stays.
-func (l *link) close(reason string) {
+// ended notes that the connection ended with err. Only one that broke is likely to be dialled again at once, not one on
+// which the far end fell silent or that we closed.
+func (l *link) ended(err error) {
+	l.end(explainEnd(err), errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE))
+}
+
+// close ends the connection; run cleans up.
+func (l *link) close(reason string) { l.end(reason, false) }
+
+// end keeps the first reason.
+func (l *link) end(reason string, broke bool) {
 	l.mu.Lock()
 	if l.reason == "" {
-		l.reason = reason
+		l.reason, l.broke = reason, broke
 	}
 	l.mu.Unlock()
 	l.conn.Close()

@@ -1,12 +1,18 @@
 package gateway
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/netip"
+	"slices"
 	"time"
+
+	"github.com/pires/go-proxyproto"
 
 	"github.com/dianchao/dianchao/pkg/driver"
 )
@@ -61,10 +67,76 @@ func (g *Gateway) accept(ctx context.Context, l listener) error {
 			continue
 		}
 		_ = conn.(*net.TCPConn).SetKeepAliveConfig(keepAlive) // refused only by a connection that is gone: reading will tell
+		if g.balances(conn.RemoteAddr().(*net.TCPAddr)) {
+			conn = newProxied(conn)
+		}
 		if link := newLink(g, l.driver, conn, nil); g.add(link) {
 			go link.run()
 		}
 	}
+}
+
+// balances says whether connections from this address begin with a PROXY header.
+func (g *Gateway) balances(from *net.TCPAddr) bool {
+	address := from.AddrPort().Addr().Unmap().WithZone("")
+	return slices.ContainsFunc(g.config.Proxies, func(n Network) bool { return netip.Prefix(n).Contains(address) })
+}
+
+// proxied is a connection from a balancer. Its header is read by the first Read, so by the link and under the link's
+// deadline: accept waits for nobody. Not proxyproto.Conn, whose RemoteAddr and Write wait for the header too, which refuses
+// a version 1 that TCP has split, and which keeps the whole header.
+type proxied struct {
+	net.Conn
+	remote net.Addr      // the balancer's until the header was read
+	ahead  *bufio.Reader // the header and what came with it; nil once taken
+	header bool          // was read
+}
+
+const (
+	aheadBytes = 256 // a header, without what balancers may add to it, and a registration
+	maxLineV1  = 107 // bytes
+)
+
+func newProxied(conn net.Conn) *proxied {
+	return &proxied{Conn: conn, remote: conn.RemoteAddr(), ahead: bufio.NewReaderSize(conn, aheadBytes)}
+}
+
+func (p *proxied) RemoteAddr() net.Addr { return p.remote }
+
+func (p *proxied) Read(b []byte) (int, error) {
+	if !p.header {
+		if err := p.readHeader(); err != nil {
+			return 0, fmt.Errorf("read the balancer's PROXY header: %w", err)
+		}
+		p.header = true
+	}
+	if p.ahead != nil && p.ahead.Buffered() == 0 {
+		p.ahead = nil
+	}
+	if p.ahead == nil {
+		return p.Conn.Read(b)
+	}
+	return p.ahead.Read(b)
+}
+
+func (p *proxied) readHeader() error {
+	for n := 1; n <= maxLineV1; n++ { // the library wants all of a line of version 1 at hand
+		b, err := p.ahead.Peek(n)
+		if err != nil {
+			return err
+		}
+		if !bytes.HasPrefix(b, proxyproto.SIGV1[:min(n, len(proxyproto.SIGV1))]) || b[n-1] == '\n' {
+			break
+		}
+	}
+	h, err := proxyproto.Read(p.ahead)
+	if err != nil {
+		return err
+	}
+	if from, _, ok := h.TCPAddrs(); ok && h.Command.IsProxy() { // else the balancer speaks for itself: a health check
+		p.remote = from
+	}
+	return nil
 }
 
 // add takes a link in, or closes it if there are too many. Its run must follow.

@@ -127,6 +127,7 @@ func (g *Gateway) registerObserved(r prometheus.Registerer) error {
 	}
 	return errors.Join(
 		gauge("dianchao_gateway_dispatch_depth", "Commands that wait to be given to their bus.", func() float64 { return float64(len(g.commands)) }),
+		gauge("dianchao_gateway_waiting_commands", "Commands whose concentrator is away, but should be back in a moment.", func() float64 { return float64(g.sentinel.held()) }),
 		gauge("dianchao_gateway_readings_pending", "Readings that the stream does not have yet.", running(func() float64 { return float64(g.readings.pending.Load()) })),
 		counter("dianchao_gateway_readings_lost_total", "Readings that are only in the log, because the stream was away for too long.", running(func() float64 { return float64(g.readings.lost.Load()) })),
 		counter("dianchao_gateway_failures_unlogged_total", "Failed commands without a log line of their own, because there were too many.", func() float64 { return float64(g.failures.Unlogged()) }),

@@ -23,6 +23,7 @@ func TestWhatWasNotSentWaitsForABrokenConnection(t *testing.T) {
 	flying.fails(meter.CodeLinkLost)
 	eventually(t, "301 is expected back", func() bool { l := known(t, nc, "301"); return l.State == meter.LinkDown && l.Moving })
 	between := ask(t, nc, "301", `{"id":"between","meter":"3"}`)
+	eventually(t, "it waits", func() bool { return g.sentinel.held() == 1 })
 	hasty := ask(t, nc, "301", `{"id":"hasty","meter":"4","timeout_ms":100}`)
 	if a := hasty.fails(meter.CodeConcentratorOffline); !strings.Contains(a.Error.Message, "has not dialled in again yet: ask again in a minute") {
 		t.Error(a.Error.Message)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -20,12 +19,20 @@ import (
 type sentinel struct {
 	gateway *Gateway
 	sub     *nats.Subscription // nil while another gateway is the first
-	waiting atomic.Int64       // commands whose second look is due
 
 	mu      sync.Mutex
+	waiting map[*waiter]struct{}
 	probed  map[meter.GatewayID]time.Time
 	stopped bool
 	probes  sync.WaitGroup
+}
+
+// waiter is a command for which nobody is there, until its second look.
+type waiter struct {
+	message      *nats.Msg
+	concentrator meter.ConcentratorID
+	deadline     time.Time
+	timer        *time.Timer
 }
 
 const (
@@ -72,29 +79,48 @@ func (s *sentinel) heard(m *nats.Msg) {
 
 // wait has a second look at a command for which nobody is there.
 func (s *sentinel) wait(m *nats.Msg, c meter.ConcentratorID) {
-	if s.waiting.Add(1) > maxWaiting {
-		s.waiting.Add(-1)
-		s.offline(m, c)
-		return
-	}
 	now := time.Now()
-	deadline := now
+	w := &waiter{message: m, concentrator: c, deadline: now}
 	if wish, err := meter.ParseCommand(m.Data); err == nil {
-		deadline, _ = deadlineOf(m, now.Add(wish.Timeout), now)
+		w.deadline, _ = deadlineOf(m, now.Add(wish.Timeout), now)
 	}
-	time.AfterFunc(secondLook, func() { s.lookAgain(m, c, deadline) })
+	s.mu.Lock()
+	stopped, waits := s.stopped, !s.stopped && len(s.waiting) < maxWaiting
+	if waits {
+		s.waiting[w] = struct{}{}
+		w.timer = time.AfterFunc(secondLook, func() { s.lookAgain(w) })
+	}
+	s.mu.Unlock()
+	if !waits && !(stopped && s.gateway.pass(m)) {
+		s.offline(w)
+	}
 }
 
-func (s *sentinel) lookAgain(m *nats.Msg, c meter.ConcentratorID, deadline time.Time) {
-	claim, _ := s.gateway.claims.get(c)
-	_, held := s.holder(c)
-	if !held && claim.Moving && time.Since(claim.Since) < moveAgain && time.Now().Before(deadline) {
-		time.AfterFunc(secondLook, func() { s.lookAgain(m, c, deadline) })
-		return
+// held counts the commands that wait.
+func (s *sentinel) held() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.waiting)
+}
+
+func (s *sentinel) lookAgain(w *waiter) {
+	claim, _ := s.gateway.claims.get(w.concentrator)
+	_, held := s.holder(w.concentrator)
+	moving := claim.Moving && time.Since(claim.Since) < meter.MovingPatience
+	// We have given it up a moment ago, and the bucket does not say so yet.
+	moving = moving || claim.State == meter.LinkUp && claim.Gateway == s.gateway.id
+	s.mu.Lock()
+	_, live := s.waiting[w]
+	if live && !held && moving && time.Now().Before(w.deadline) {
+		w.timer.Reset(secondLook)
+		live = false
 	}
-	defer s.waiting.Add(-1)
-	if !held || !s.gateway.pass(m) {
-		s.offline(m, c)
+	if live {
+		delete(s.waiting, w)
+	}
+	s.mu.Unlock()
+	if live && (!held || !s.gateway.pass(w.message)) {
+		s.offline(w)
 	}
 }
 
@@ -122,12 +148,20 @@ func (s *sentinel) probe(other meter.GatewayID, dead func()) {
 	})
 }
 
-// stop ends the duty for good.
+// stop ends the duty for good. What waits is asked once more, for whoever has it now.
 func (s *sentinel) stop() {
 	s.serve(false)
 	s.mu.Lock()
 	s.stopped = true
+	waiting := s.waiting
+	s.waiting = nil
 	s.mu.Unlock()
+	for w := range waiting {
+		w.timer.Stop()
+		if !s.gateway.pass(w.message) {
+			s.offline(w)
+		}
+	}
 	s.probes.Wait()
 }
 
@@ -142,9 +176,9 @@ func (s *sentinel) due(other meter.GatewayID) bool {
 	return true
 }
 
-func (s *sentinel) offline(m *nats.Msg, c meter.ConcentratorID) {
-	said, _ := s.gateway.claims.get(c)
-	s.gateway.refuse(m, c, said.Offline(c))
+func (s *sentinel) offline(w *waiter) {
+	said, _ := s.gateway.claims.get(w.concentrator)
+	s.gateway.refuse(w.message, w.concentrator, said.Offline(w.concentrator))
 }
 
 // probe asks another gateway whether it lives. If its connection to NATS is gone that is known at once: probe returns

@@ -186,8 +186,9 @@ const leaseBeat = 2 * time.Second
 func (g *Gateway) keepLease(ctx context.Context, kv jetstream.KeyValue) {
 	tick := time.NewTicker(leaseBeat)
 	defer tick.Stop()
-	last := time.Now() // when NATS last took it
-	deaf := false      // it did not take the one before
+	deaf := false // NATS did not take the one before
+	expiry := time.AfterFunc(bus.LeaseTTL, func() { g.isolate(true) })
+	defer expiry.Stop()
 	for {
 		beat, cancel := context.WithTimeout(ctx, leaseBeat)
 		_, err := kv.PutString(beat, g.id.String(), g.instance)
@@ -196,7 +197,10 @@ func (g *Gateway) keepLease(ctx context.Context, kv jetstream.KeyValue) {
 		}
 		cancel()
 		if err == nil {
-			last = time.Now()
+			expiry.Reset(bus.LeaseTTL)
+			g.isolate(false)
+		} else if g.isolated.Load() {
+			g.isolate(true) // those who slipped in
 		}
 		switch {
 		case err == nil && deaf:
@@ -207,7 +211,6 @@ func (g *Gateway) keepLease(ctx context.Context, kv jetstream.KeyValue) {
 		// Who does not hear the others answers for nobody.
 		g.sentinel.serve(err == nil && !deaf && g.leases.first(g.id))
 		deaf = err != nil
-		g.isolate(time.Since(last) > bus.LeaseTTL)
 		select {
 		case <-tick.C:
 		case <-g.leases.left: // its duties may be ours now
