@@ -27,6 +27,7 @@ type command struct {
 
 	heard     meter.Stage // the last stage a gateway told; zero: none did
 	tries     int         // how often there was no gateway for it
+	unheld    time.Time   // when that was first so
 	cancelled bool
 	asked     int         // how often it was published again for want of an answer
 	watch     *time.Timer // looks after it while no gateway answers
@@ -115,9 +116,12 @@ func (s *session) hear(id meter.CommandID, stage meter.Stage, answer []byte) boo
 func (s *session) nobodyThere(id meter.CommandID) {
 	s.mu.Lock()
 	c := s.commands[id]
-	if c == nil {
+	if c == nil || c.retry != nil {
 		s.mu.Unlock()
 		return
+	}
+	if c.tries == 0 {
+		c.unheld = time.Now()
 	}
 	wait, again := s.edge.patience(c)
 	if again && !c.cancelled && time.Until(c.deadline) > wait {
@@ -140,21 +144,16 @@ func (s *session) nobodyThere(id meter.CommandID) {
 }
 
 // patience says how long to wait before a command for which there was no gateway is tried again, if it is. One new try
-// is due to every command, because a link that just came up is not known everywhere at once; more are due to one whose
-// link is said to be up. After NATS itself was away gateways need as long as we did to come back.
+// is due to every command, because a link that just came up is not known everywhere at once. More are due while the link
+// moves, while it is said to be up, as when its gateway died a moment ago, and while gateways look for NATS as we did.
 func (e *Edge) patience(c *command) (time.Duration, bool) {
+	link, _ := e.board.link(c.Concentrator)
+	again := c.tries == 0 ||
+		time.Since(time.Unix(0, e.backAt.Load())) < e.pace.settle ||
+		link.Moving && time.Since(link.Since) < e.pace.moving ||
+		link.State == meter.LinkUp && time.Since(c.unheld) < e.pace.moving
 	waits := e.pace.unheld
-	if time.Since(time.Unix(0, e.backAt.Load())) < e.pace.settle {
-		return waits[len(waits)-1], true
-	}
-	link, known := e.board.link(c.Concentrator)
-	if known && link.Moving && time.Since(link.Since) < e.pace.moving {
-		return waits[len(waits)-1], true
-	}
-	if c.tries >= len(waits) {
-		return 0, false
-	}
-	return waits[c.tries], c.tries == 0 || known && link.State == meter.LinkUp
+	return waits[min(c.tries, len(waits)-1)], again
 }
 
 // again publishes the command once more, if it is still outstanding.

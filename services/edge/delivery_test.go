@@ -12,7 +12,7 @@ import (
 
 func TestOfflineIsAnsweredAtOnceAndSaysSinceWhen(t *testing.T) {
 	s := embedNATS(t)
-	n := startEdge(t, s.URL(), nil)
+	n := startEdge(t, s.URL(), nil, func(e *Edge) { e.pace.moving = 50 * time.Millisecond })
 	p := connectPeer(t, s.URL())
 	since := time.Date(2026, 11, 22, 16, 0, 1, 0, time.Local)
 	down := p.link("102", meter.LinkDown, since)

@@ -139,6 +139,13 @@ func (p *presence) put(ctx context.Context, s *shard, l pending) error {
 	if err != nil {
 		return err
 	}
+	if l.State == meter.LinkUp {
+		// The bucket is written over another connection than that on which its commands are subscribed to. Who is said to
+		// be up must be reached.
+		if err := p.nc.FlushWithContext(ctx); err != nil {
+			return err
+		}
+	}
 	key := l.Concentrator.String()
 	var revision uint64
 	switch {

@@ -90,6 +90,7 @@ func (g *Gateway) holdsAny(l *link) bool {
 const (
 	handOverPatience = 2 * time.Second // interest spreads between NATS servers in milliseconds
 	handOverPause    = 20 * time.Millisecond
+	handOverAsk      = 250 * time.Millisecond // NATS delivers at most once
 )
 
 // handOver sends commands to whoever holds c now, or will within patience and before their deadlines.
@@ -125,6 +126,8 @@ const listening = `{}`
 // listens reports whether a gateway takes commands for c: one without a meter is refused at once by who holds the link,
 // while the sentinel would say that nobody does.
 func (g *Gateway) listens(ctx context.Context, c meter.ConcentratorID) bool {
+	ctx, cancel := context.WithTimeout(ctx, handOverAsk)
+	defer cancel()
 	m, err := g.nc.RequestWithContext(ctx, meter.SubjectRead(c), []byte(listening))
 	if err != nil {
 		return false
