@@ -88,6 +88,7 @@ type row struct {
 	tag   string // in the clicks' ids
 	name  string
 	codes []meter.Code // that are true while the fault lasts
+	most  float64      // share of clicks that may fail
 	fault func(*testing.T, *system, *crowd)
 	edges int // before the fault; 3 if 0
 
@@ -195,6 +196,9 @@ func (r *row) verdict(t *testing.T) string {
 	}
 	if len(when) > 0 {
 		t.Logf("failed clicks by when they were made, in steps of five seconds since the fault began: %s", tally(when))
+	}
+	if share := float64(len(r.commands)-lost-answered) / float64(len(r.commands)); share > r.most {
+		t.Errorf("%.1f %% of the clicks failed, at most %.1f %% should", 100*share, 100*r.most)
 	}
 	const most = 20
 	for _, c := range r.complaints[:min(most, len(r.complaints))] {
