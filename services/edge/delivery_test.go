@@ -58,6 +58,28 @@ func TestConcentratorThatComesUpMeanwhileIsFound(t *testing.T) {
 	c.wantStage("a", meter.StageDone)
 }
 
+// A gateway that died a moment ago still stands in the bucket, and its concentrators are on their way to another.
+func TestAConcentratorThatIsSaidToBeUpIsWaitedFor(t *testing.T) {
+	s := embedNATS(t)
+	p := connectPeer(t, s.URL())
+	n := startEdge(t, s.URL(), nil, func(e *Edge) { e.pace.unheld = []time.Duration{time.Millisecond} })
+	p.post(p.link("101", meter.LinkUp, time.Now().Add(-time.Hour)))
+	until(t, "the edge knows it", func() bool { return len(n.board.all()) == 1 })
+	c := n.session(t)
+	c.send(`{"type":"read","id":"a","concentrator":"101","meter":"101001"}`)
+	of := n.roster.all()[0]
+	until(t, "nobody took the command, ten times", func() bool {
+		of.mu.Lock()
+		defer of.mu.Unlock()
+		for _, c := range of.commands {
+			return c.tries >= 10
+		}
+		return false
+	})
+	p.hold("101", answerAll)
+	c.wantStage("a", meter.StageDone)
+}
+
 func TestTheEdgeAnswersForAGatewayThatDoesNot(t *testing.T) {
 	s := embedNATS(t)
 	n := startEdge(t, s.URL(), nil, func(e *Edge) { e.pace.backstop = 50 * time.Millisecond })
