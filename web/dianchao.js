@@ -274,8 +274,10 @@ export class Dianchao extends EventTarget {
     const read = this.#pending.get(answer.id);
     if (!read) return;
     if (answer.stage === "done") this.#settle(read, () => read.resolve(answer));
+    else if (answer.stage === "failed" && answer.error.code === "draining" && !read.cancelled) read.session = null; // for the next session
     else if (answer.stage === "failed") this.#settle(read, () => read.reject(new DianchaoError(answer)));
     else guarded(read.onStage, answer);
+    if (session !== this.#current) this.#askWaiting();
     if (this.#leaving.has(session)) this.#leaveIfIdle(session);
   }
 

@@ -105,6 +105,30 @@ func TestDrainingMovesOnAndLosesNothing(t *testing.T) {
 	check(p, `client.state`, "open")
 }
 
+// A click can meet the news that the server leaves.
+func TestAReadThatALeavingServerRefusesIsAskedElsewhere(t *testing.T) {
+	t.Parallel()
+	e := newEdge(t)
+	p := openClient(t, e)
+	old := e.next()
+	p.run(`window.first = ask("101001"); 0`)
+	refused := old.hear("read")
+	old.say(object{
+		"type": "answer", "id": refused["id"], "concentrator": "101", "meter": "101001", "stage": "failed",
+		"error": object{"code": "draining", "message": "this edge node is about to leave", "retry": true},
+	})
+	old.say(object{"type": "draining", "reconnect_ms": 50})
+	s := e.next()
+	again := s.hear("read")
+	if again["id"] != refused["id"] {
+		t.Errorf("asked %v, want %v again", again, refused)
+	}
+	s.done(again, "1.00")
+	if got := p.outcome("first"); got.Volume != "1.00" {
+		t.Errorf("the read ended with %+v", got)
+	}
+}
+
 func TestADrainThatRunsOutAsksElsewhere(t *testing.T) {
 	t.Parallel()
 	e := newEdge(t)

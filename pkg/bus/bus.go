@@ -21,8 +21,8 @@ type Options struct {
 	// Buffer keeps what is published while the connection is away and sends it later. Answers want that; commands
 	// do not: a command sent late is worse than one that fails at once.
 	Buffer bool
-	// Reconnected is called after the connection came back. May be nil.
-	Reconnected func()
+	Lost        func() // is called after the connection was lost. May be nil
+	Reconnected func() // is called after it came back. May be nil
 }
 
 const (
@@ -58,6 +58,9 @@ func Connect(ctx context.Context, o Options) (*nats.Conn, error) {
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil {
 				log.Warn("NATS connection lost, reconnecting", "err", err)
+			}
+			if o.Lost != nil {
+				o.Lost()
 			}
 		}),
 		nats.ReconnectHandler(func(nc *nats.Conn) {

@@ -34,7 +34,8 @@ type command struct {
 	retry     *time.Timer // nil unless there was no gateway for it at the last try
 }
 
-// publish sends the command to the gateway that holds the link. A command that is not sent now is not sent at all.
+// publish sends the command to the gateway that holds the link. While NATS has been away for no more than a moment that is
+// left to askAgain.
 func (e *Edge) publish(c *command) *meter.Error {
 	err := e.nc.PublishMsg(&nats.Msg{
 		Subject: meter.SubjectRead(c.Concentrator),
@@ -46,6 +47,10 @@ func (e *Edge) publish(c *command) *meter.Error {
 		return nil
 	}
 	if !e.connected() || errors.Is(err, nats.ErrReconnectBufExceeded) {
+		lost, back := e.lostAt.Load(), e.backAt.Load()
+		if lost <= back || time.Since(time.Unix(0, lost)) < e.pace.away { // that it is lost may not be known yet
+			return nil
+		}
 		return errCutOff
 	}
 	return meter.Errorf(meter.CodeInternal, "the command could not be sent: %v", err)

@@ -81,6 +81,7 @@ type pace struct {
 	cancelled time.Duration   // after a cancel, before the edge answers itself
 	unheld    []time.Duration // before each new try of a command for which no gateway was there
 	moving    time.Duration   // how long a concentrator may take to be back at another gateway
+	away      time.Duration   // how long NATS may be away before reads are refused for it
 	settle    time.Duration   // after NATS came back, how long gateways may take to be back too
 	presence  time.Duration   // changes of links are collected this long before clients are told
 
@@ -101,6 +102,7 @@ var usualPace = pace{
 	// Subject interest spreads asynchronously between NATS servers.
 	unheld:   []time.Duration{20 * time.Millisecond, 60 * time.Millisecond, 150 * time.Millisecond},
 	moving:   meter.MovingPatience,
+	away:     2 * time.Second,
 	settle:   2 * time.Second,
 	presence: 25 * time.Millisecond,
 

@@ -38,7 +38,8 @@ type Edge struct {
 	js     jetstream.JetStream
 
 	reconnected chan struct{} // NATS came back and the links were not looked at since
-	backAt      atomic.Int64  // when NATS came back last, Unix nanoseconds
+	lostAt      atomic.Int64  // when NATS was lost last, Unix nanoseconds
+	backAt      atomic.Int64  // when it came back last
 	late        atomic.Int64  // answers that nobody waited for any more
 
 	draining chan struct{}   // closed once this node is about to leave
@@ -146,6 +147,7 @@ func (e *Edge) Run(ctx context.Context) error {
 func (e *Edge) join(ctx context.Context) error {
 	nc, err := bus.Connect(ctx, bus.Options{
 		URL: e.config.NATS, Name: "edge " + e.id.String(),
+		Lost: func() { e.lostAt.Store(time.Now().UnixNano()) },
 		Reconnected: func() {
 			e.backAt.Store(time.Now().UnixNano())
 			select {

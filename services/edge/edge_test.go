@@ -160,6 +160,29 @@ func TestDrainWaitsForNobodyInVain(t *testing.T) {
 	}
 }
 
+func TestAReadWaitsForNATSThatIsAwayForAMoment(t *testing.T) {
+	dir := t.TempDir()
+	s, err := bus.Embed("127.0.0.1:0", dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := strings.TrimPrefix(s.URL(), "nats://")
+	n := startEdge(t, s.URL(), nil, func(e *Edge) { e.pace.away = patience })
+	p := connectPeer(t, s.URL())
+	p.hold("101", answerAll)
+	c := n.session(t)
+	s.Close()
+	until(t, "the edge has noticed", func() bool { return !n.connected() })
+	c.send(`{"type":"read","id":"a","concentrator":"101","meter":"101001","stages":false}`)
+	of := n.roster.all()[0]
+	until(t, "the read is there", func() bool { return len(of.outstanding()) == 1 })
+	if s, err = bus.Embed(address, dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	c.wantStage("a", meter.StageDone)
+}
+
 func TestNATSIsAwayForAWhile(t *testing.T) {
 	dir := t.TempDir()
 	s, err := bus.Embed("127.0.0.1:0", dir)
@@ -167,7 +190,7 @@ func TestNATSIsAwayForAWhile(t *testing.T) {
 		t.Fatal(err)
 	}
 	address := strings.TrimPrefix(s.URL(), "nats://")
-	n := startEdge(t, s.URL(), nil)
+	n := startEdge(t, s.URL(), nil, func(e *Edge) { e.pace.away = 0 })
 	p := connectPeer(t, s.URL())
 	taken := make(chan request, 10)
 	p.hold("101", func(r request) { taken <- r })
@@ -182,7 +205,7 @@ func TestNATSIsAwayForAWhile(t *testing.T) {
 	<-taken
 
 	s.Close()
-	until(t, "the edge has noticed", func() bool { return !n.connected() })
+	until(t, "the edge has noticed", func() bool { return !n.connected() && n.lostAt.Load() > 0 })
 	if status, body := n.get(t, "/readyz"); status != 503 || !strings.Contains(body, "cut off from NATS") {
 		t.Errorf("/readyz: %d %s", status, body)
 	}

@@ -166,6 +166,9 @@ func (c *client) receive(s *session, m message, at time.Time) {
 		c.greeted(s, m)
 	case "answer":
 		c.answered(m, at)
+		if s != c.current {
+			c.askWaiting()
+		}
 		if c.leaving[s] {
 			c.leaveIfIdle(s)
 		}
@@ -203,6 +206,8 @@ func (c *client) answered(m message, at time.Time) {
 	case m.Stage == "done":
 		k.answer = m.raw
 		c.end(k, "done", at)
+	case m.Stage == "failed" && m.Error.Code == "draining":
+		k.session = nil // for the next session
 	case m.Stage == "failed":
 		k.answer = m.raw
 		c.end(k, m.Error.Code, at)
