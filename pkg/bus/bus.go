@@ -20,7 +20,7 @@ type Options struct {
 	Name string // shown by nats-server, e.g. "edge edge-1"
 	// Buffer keeps what is published while the connection is away and sends it later. Answers want that; commands
 	// do not: a command sent late is worse than one that fails at once.
-	Buffer bool
+	Buffer      bool
 	Lost        func() // is called after the connection was lost. May be nil
 	Reconnected func() // is called after it came back. May be nil
 }

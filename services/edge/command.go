@@ -110,7 +110,7 @@ func (s *session) hear(id meter.CommandID, stage meter.Stage, answer []byte) boo
 		s.deliver(c, stage, answer)
 		return true
 	}
-	c.heard = stage
+	c.heard, c.tries = stage, 0
 	if c.Command.Stages {
 		s.deliver(c, stage, answer)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -90,7 +91,11 @@ func (g *Gateway) command(m *nats.Msg) {
 		return
 	}
 	c.traced = g.trace(m, c)
-	l.submit(c)
+	if !l.submit(c) { // it went down just now
+		g.memory.drop(c)
+		c.traced.handOver(nats.Header{})
+		g.sentinel.wait(m, concentrator)
+	}
 }
 
 // refuse answers a command that no bus gets to see.
@@ -109,17 +114,21 @@ func (g *Gateway) forward(c meter.ConcentratorID, m *nats.Msg) bool {
 	return g.heldElsewhere([]meter.ConcentratorID{c}) && g.pass(m)
 }
 
-// headerPassed marks a command that a gateway has sent on; that is done once.
-const headerPassed = "Dianchao-Passed"
+// headerPassed counts how often gateways have sent a command on.
+const (
+	headerPassed = "Dianchao-Passed"
+	mostPassed   = 5
+)
 
-// pass publishes a command once more as it came. False if that was done before, or NATS does not take it.
+// pass publishes a command once more as it came. False if that was done too often, or NATS does not take it.
 func (g *Gateway) pass(m *nats.Msg) bool {
-	if m.Header.Get(headerPassed) != "" {
+	passed, _ := strconv.Atoi(m.Header.Get(headerPassed)) // 0 if there is none
+	if passed >= mostPassed {
 		return false
 	}
 	again := &nats.Msg{Subject: m.Subject, Reply: m.Reply, Data: m.Data, Header: nats.Header{}}
 	maps.Copy(again.Header, m.Header)
-	again.Header.Set(headerPassed, g.id.String())
+	again.Header.Set(headerPassed, strconv.Itoa(passed+1))
 	return g.nc.PublishMsg(again) == nil
 }
 

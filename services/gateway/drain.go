@@ -49,19 +49,19 @@ func (g *Gateway) leave(ctx context.Context, c meter.ConcentratorID, elsewhere b
 	g.metrics.countDrops(h)
 	_ = h.sub.Unsubscribe() // an error says that NATS is gone, and the subscription with it
 	left := h.link.surrender(c)
-	if !elsewhere {
+	var following sync.WaitGroup
+	if elsewhere && len(left) > 0 {
+		following.Go(func() { g.handOver(ctx, c, left, reason, g.config.Drain) })
+	} else {
 		for _, m := range left {
 			m.lost(reason)
 		}
-		left = nil
 	}
 	h.link.land(ctx)
 	if !g.holdsAny(h.link) {
 		h.link.close(reason)
 	}
-	if len(left) > 0 {
-		g.handOver(c, left, reason, meter.MovingPatience)
-	}
+	following.Wait()
 }
 
 // land waits until nothing is on the wire, or ctx ends.

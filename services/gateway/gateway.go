@@ -190,7 +190,7 @@ func New(c Config) (*Gateway, error) {
 	}
 	g.claims.gateway, g.claims.known = g, make(chan struct{})
 	g.leases.left = make(chan struct{}, 1)
-	g.sentinel = sentinel{gateway: g, waiting: make(map[*waiter]struct{}), probed: make(map[meter.GatewayID]time.Time)}
+	g.sentinel = sentinel{gateway: g, waiting: make(map[string]*waiter), probed: make(map[meter.GatewayID]time.Time)}
 	for i := range g.anew {
 		g.anew[i] = make(chan struct{}, 1)
 	}

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"slices"
 	"time"
 
@@ -41,6 +42,13 @@ func (g *Gateway) hold(l *link, c meter.ConcentratorID) {
 // release forgets a link that ended, and what it still holds. If it broke, what had not been sent waits for its
 // concentrators, which are likely to dial in again.
 func (g *Gateway) release(l *link) {
+	g.forget(l)
+	for c, unsent := range l.leftBehind() {
+		g.wait.Go(func() { g.handOver(context.Background(), c, unsent, l.reason, meter.MovingPatience) })
+	}
+}
+
+func (g *Gateway) forget(l *link) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	delete(g.links, l)
@@ -52,15 +60,23 @@ func (g *Gateway) release(l *link) {
 		delete(g.holders, c)
 		g.metrics.countDrops(h)
 		_ = h.sub.Unsubscribe()
-		gone := l.announcement(c, meter.LinkDown)
-		g.presence.set(gone)
-		if !gone.Moving {
-			continue
-		}
-		if unsent := l.surrender(c); len(unsent) > 0 {
-			g.wait.Go(func() { g.handOver(c, unsent, gone.Reason, meter.MovingPatience) })
-		}
+		g.presence.set(l.announcement(c, meter.LinkDown))
 	}
+}
+
+// leftBehind takes what had not been sent off the bus of a link that broke.
+func (l *link) leftBehind() map[meter.ConcentratorID][]*command {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.broke {
+		return nil
+	}
+	unsent := make(map[meter.ConcentratorID][]*command)
+	for _, u := range l.bus.Unsent() {
+		c := u.Target.Concentrator
+		unsent[c] = append(unsent[c], u.Owner.(*command))
+	}
+	return unsent
 }
 
 func (l *link) announcement(c meter.ConcentratorID, s meter.LinkState) meter.Link {

@@ -253,21 +253,21 @@ func (l *link) receive(frame []byte) {
 	l.pump()
 }
 
-// submit gives the bus a command. It does not block.
-func (l *link) submit(c *command) {
+// submit gives the bus a command; false if the link is closed. It does not block.
+func (l *link) submit(c *command) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := time.Now()
 	if l.reason != "" {
-		c.lost(l.reason)
-		return
+		return false
 	}
+	now := time.Now()
 	l.bus.Submit(now, &c.Command)
 	if !l.sending && l.bus.Ready(now) {
 		go l.pump()
-		return
+	} else {
+		l.arm(now)
 	}
-	l.arm(now)
+	return true
 }
 
 func (l *link) cancel(c *command) {

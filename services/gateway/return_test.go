@@ -72,3 +72,24 @@ func TestALinkThatWasClosedOnPurposeIsNotWaitedFor(t *testing.T) {
 	waiting.fails(meter.CodeLinkLost)
 	eventually(t, "301 is down", func() bool { l := known(t, nc, "301"); return l.State == meter.LinkDown && !l.Moving })
 }
+
+// The gateway at which a command waits can be stopped meanwhile.
+func TestWhatWaitsOutlivesTheGatewayAtWhichItWaits(t *testing.T) {
+	url := embed(t)
+	first, stop := run(t, config(url, "gw-1"))
+	second, _ := run(t, config(url, "gw-2"))
+	nc := connect(t, url)
+	d := dialIn(t, second, "301")
+	up(t, nc, "301")
+	eventually(t, "each knows the other", func() bool { return first.leases.others(first.id) && second.leases.others(second.id) })
+	d.conn.Close()
+	eventually(t, "301 is expected back", func() bool { return known(t, nc, "301").Moving })
+	waiting := ask(t, nc, "301", `{"meter":"1"}`)
+	eventually(t, "it waits at the first gateway", func() bool { return first.sentinel.held() == 1 })
+	stop()
+	eventually(t, "it waits at the second", func() bool { return second.sentinel.held() == 1 })
+	go dialIn(t, second, "301").serve()
+	if a := waiting.reads("1.00"); a.Gateway.String() != "gw-2" {
+		t.Errorf("%+v", a)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nuid"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dianchao/dianchao/pkg/meter"
@@ -21,7 +22,7 @@ type sentinel struct {
 	sub     *nats.Subscription // nil while another gateway is the first
 
 	mu      sync.Mutex
-	waiting map[*waiter]struct{}
+	waiting map[string]*waiter // by where their answers go: who asks again waits once
 	probed  map[meter.GatewayID]time.Time
 	stopped bool
 	probes  sync.WaitGroup
@@ -29,8 +30,10 @@ type sentinel struct {
 
 // waiter is a command for which nobody is there, until its second look.
 type waiter struct {
+	key          string
 	message      *nats.Msg
 	concentrator meter.ConcentratorID
+	since        time.Time
 	deadline     time.Time
 	timer        *time.Timer
 }
@@ -80,14 +83,21 @@ func (s *sentinel) heard(m *nats.Msg) {
 // wait has a second look at a command for which nobody is there.
 func (s *sentinel) wait(m *nats.Msg, c meter.ConcentratorID) {
 	now := time.Now()
-	w := &waiter{message: m, concentrator: c, deadline: now}
+	w := &waiter{key: m.Reply, message: m, concentrator: c, since: now, deadline: now}
+	if w.key == "" {
+		w.key = nuid.Next() // read, and tell nobody
+	}
 	if wish, err := meter.ParseCommand(m.Data); err == nil {
 		w.deadline, _ = deadlineOf(m, now.Add(wish.Timeout), now)
 	}
 	s.mu.Lock()
+	if s.waiting[w.key] != nil {
+		s.mu.Unlock()
+		return
+	}
 	stopped, waits := s.stopped, !s.stopped && len(s.waiting) < maxWaiting
 	if waits {
-		s.waiting[w] = struct{}{}
+		s.waiting[w.key] = w
 		w.timer = time.AfterFunc(secondLook, func() { s.lookAgain(w) })
 	}
 	s.mu.Unlock()
@@ -108,15 +118,15 @@ func (s *sentinel) lookAgain(w *waiter) {
 	_, held := s.holder(w.concentrator)
 	moving := claim.Moving && time.Since(claim.Since) < meter.MovingPatience
 	// We have given it up a moment ago, and the bucket does not say so yet.
-	moving = moving || claim.State == meter.LinkUp && claim.Gateway == s.gateway.id
+	moving = moving || claim.State == meter.LinkUp && claim.Gateway == s.gateway.id && time.Since(w.since) < meter.MovingPatience
 	s.mu.Lock()
-	_, live := s.waiting[w]
+	live := s.waiting[w.key] == w
 	if live && !held && moving && time.Now().Before(w.deadline) {
 		w.timer.Reset(secondLook)
 		live = false
 	}
 	if live {
-		delete(s.waiting, w)
+		delete(s.waiting, w.key)
 	}
 	s.mu.Unlock()
 	if live && (!held || !s.gateway.pass(w.message)) {
@@ -156,7 +166,7 @@ func (s *sentinel) stop() {
 	waiting := s.waiting
 	s.waiting = nil
 	s.mu.Unlock()
-	for w := range waiting {
+	for _, w := range waiting {
 		w.timer.Stop()
 		if !s.gateway.pass(w.message) {
 			s.offline(w)

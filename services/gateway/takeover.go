@@ -74,7 +74,7 @@ func (g *Gateway) yield(c meter.ConcentratorID, h *holding, reason string) {
 		return
 	}
 	g.log.Info("commands follow their concentrator", "concentrator", c, "commands", len(moving), "reason", reason)
-	g.wait.Go(func() { g.handOver(c, moving, reason, handOverPatience) })
+	g.wait.Go(func() { g.handOver(context.Background(), c, moving, reason, handOverPatience) })
 }
 
 // holdsAny reports whether any concentrator's commands still come to l.
@@ -94,8 +94,8 @@ const (
 )
 
 // handOver sends commands to whoever holds c now, or will within patience and before their deadlines.
-func (g *Gateway) handOver(c meter.ConcentratorID, moving []*command, reason string, patience time.Duration) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+func (g *Gateway) handOver(ctx context.Context, c meter.ConcentratorID, moving []*command, reason string, patience time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
 		if _, held := g.sentinel.holder(c); held && g.listens(ctx, c) {
