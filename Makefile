@@ -23,7 +23,7 @@ test: tools
 	PATH="$(TOOLS):$$PATH" go test -race -timeout 20m ./...
 
 # The system of docker-compose.yml under load while its parts are killed; needs Docker with the compose plugin
-# (deploy/offline where there is no registry), half an hour and an otherwise idle machine.
+# (deploy/offline where there is no registry), ten minutes and an otherwise idle machine.
 test-composed:
 	go test -v -count=1 -tags composed -timeout 40m ./services/dianchao/composed $(ARGS)
 
