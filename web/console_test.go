@@ -197,7 +197,7 @@ func TestEveryCodeHasWordsInBothLanguages(t *testing.T) {
 		}
 	}
 	check(p, `Promise.all([import("/console/words.zh.js"), import("/console/words.en.js")]).then(([{ zh }, { en }]) => {
-		const slots = (words) => Object.entries(words).filter(([key]) => key !== "codes").map(([key, text]) => key + " " + [...text.matchAll(/\{\w+\}/g)].join()).sort();
+		const slots = (words) => Object.entries(words).filter(([, text]) => typeof text === "string").map(([key, text]) => key + " " + [...text.matchAll(/\{\w+\}/g)].join()).sort();
 		const [a, b] = [slots(zh), slots(en)];
 		return [...a.filter((s) => !b.includes(s)), ...b.filter((s) => !a.includes(s))];
 	})`, []string{})
@@ -229,4 +229,23 @@ func TestTheExportIsWhatAnOfficeOpensRight(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestTheConsoleSaysWhatAReadWaitsFor(t *testing.T) {
+	t.Parallel()
+	e := newEdge(t)
+	p, s := openConsole(t, e, "/#104/104001")
+	s.say(object{"type": "presence", "links": []object{{
+		"concentrator": "104", "state": "down", "since": "2026-11-22T08:06:00Z", "gateway": "gw-1", "driver": "cjt188",
+		"reason": "its gateway gw-1 stopped answering", "moving": true,
+	}}})
+	p.until(`document.querySelector("[data-testid=concentrator-104]").textContent.includes("its gateway gw-1 stopped answering")`)
+	p.do(chromedp.Click(`[data-testid=read-button]`))
+	read := s.hear("read")
+	p.until(`document.querySelector(".note").textContent.includes("dial in again")`)
+	p.do(chromedp.Click(`[data-testid=language]`))
+	p.until(`document.querySelector(".note").textContent.includes("重新连上")`)
+	p.until(`document.querySelector("[data-testid=concentrator-104]").textContent.includes("网关 gw-1 没有响应")`)
+	s.done(read, "1.00")
+	p.untilStage("done")
 }

@@ -3,7 +3,7 @@
 import { el } from "./dom.js";
 import { framesOf } from "./frames.js";
 import { moment } from "./format.js";
-import { codeInWords, t } from "./i18n.js";
+import { codeInWords, linkReason, t } from "./i18n.js";
 import { complaintsOf, factsOf, volumeOf } from "./reading.js";
 import { currentStage, stagesOf } from "./stages.js";
 
@@ -63,6 +63,7 @@ export class Card {
   tick() {
     const { answer, startedAt, timeoutMs } = this.#result;
     if (answer) return;
+    this.element.querySelector(".note").textContent = this.#waitsFor();
     const passed = Math.min(performance.now() - startedAt, timeoutMs);
     this.element.querySelector("progress").value = passed / timeoutMs;
     this.element.querySelector(".elapsed").textContent = t("elapsed", { elapsed: (passed / 1000).toFixed(1), timeout: timeoutMs / 1000 });
@@ -98,15 +99,20 @@ export class Card {
   }
 
   #running() {
-    const { steps, cancelling, disconnected } = this.#result;
-    const asked = steps.length > 1;
-    const note = disconnected ? t(asked ? "willAskAgain" : "waitingForConnection") : "";
+    const { steps, cancelling } = this.#result;
     return el(
       "div",
       { class: "card-main running" },
       el("p", { class: "hero-words" }, cancelling ? t("cancelling") : currentStage(steps)),
-      el("div", { class: "waiting" }, el("progress", { max: 1, "aria-hidden": "true" }), el("span", { class: "elapsed" }), el("p", { class: "note" }, note)),
+      el("div", { class: "waiting" }, el("progress", { max: 1, "aria-hidden": "true" }), el("span", { class: "elapsed" }), el("p", { class: "note" })),
     );
+  }
+
+  #waitsFor() {
+    const { concentrator, steps, disconnected } = this.#result;
+    if (disconnected) return t(steps.length > 1 ? "willAskAgain" : "waitingForConnection");
+    const link = this.#on.linkOf(concentrator);
+    return link?.state === "down" && link.moving ? t("waitingForConcentrator") : "";
   }
 
   #reading() {
@@ -134,7 +140,7 @@ export class Card {
   #lastSeen(code, concentrator) {
     const link = code === "concentrator_offline" ? this.#on.linkOf(concentrator) : null;
     if (link?.state !== "down") return null;
-    const words = [t("offlineSince", { since: moment(link.since) }), link.reason].filter(Boolean).join(" · ");
+    const words = [t("offlineSince", { since: moment(link.since) }), link.reason && linkReason(link.reason)].filter(Boolean).join(" · ");
     return el("p", { class: "last-seen" }, words);
   }
 

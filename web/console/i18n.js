@@ -23,6 +23,12 @@ export function codeInWords(code) {
   return Object.hasOwn(codes, code) ? codes[code] : { reason: `${t("unknownCode")} ${code}`, advice: codes.internal.advice };
 }
 
+/** Why a link is down, in words. A reason of a newer gateway comes as it is. */
+export function linkReason(reason) {
+  const known = languages[language].linkReasons.find(([pattern]) => pattern.test(reason));
+  return known ? reason.replace(...known) : reason;
+}
+
 /** Calls `draw` now and whenever the language changes. */
 export function inEveryLanguage(draw) {
   listeners.add(draw);

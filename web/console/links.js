@@ -2,7 +2,7 @@
 
 import { byId, el, oncePerFrame } from "./dom.js";
 import { inNaturalOrder, moment } from "./format.js";
-import { inEveryLanguage, t } from "./i18n.js";
+import { inEveryLanguage, linkReason, t } from "./i18n.js";
 import { PickList } from "./picklist.js";
 
 export class Links {
@@ -77,9 +77,9 @@ export class Links {
     row.dataset.state = link.state;
     row.querySelector(".pick-aside").textContent = link.gateway;
     const since = t(up ? "since" : "offlineSince", { since: moment(link.since) });
-    row.querySelector(".pick-more").textContent = up || !link.reason ? since : `${since} · ${link.reason}`;
+    row.querySelector(".pick-more").textContent = up || !link.reason ? since : `${since} · ${linkReason(link.reason)}`;
     const button = row.firstElementChild;
-    button.title = [link.driver, link.remote, link.reason].filter(Boolean).join(" · ");
+    button.title = [link.driver, link.remote, link.reason && linkReason(link.reason)].filter(Boolean).join(" · ");
     button.setAttribute("aria-pressed", String(link.concentrator === this.#selected));
     const frames = row.querySelector(".frames-button");
     frames.textContent = t("frameLog");

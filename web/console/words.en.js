@@ -51,6 +51,7 @@ export const en = {
   stageDone: "Done",
   stageFailed: "Failed",
   waitingForConnection: "Waiting for the connection; the meter is read as soon as it is there.",
+  waitingForConcentrator: "The concentrator's connection broke a moment ago; waiting for it to dial in again.",
   willAskAgain: "The connection broke. Once it is back this read goes on under the same id, never twice.",
   elapsed: "{elapsed} / {timeout} s",
   cancel: "Cancel",
@@ -160,6 +161,7 @@ export const en = {
   csv_received: "frame received",
   csv_id: "command id",
 
+  linkReasons: [], // gateways give them in English
   unknownCode: "Unknown reason",
   codes: {
     internal: { reason: "A fault in our own software", advice: "Try again. If it stays, give the detail below and the command id to your administrator." },

@@ -51,6 +51,7 @@ export const zh = {
   stageDone: "完成",
   stageFailed: "未成",
   waitingForConnection: "等待连接，连上后立即抄读。",
+  waitingForConcentrator: "集中器刚刚断线，正在等它重新连上。",
   willAskAgain: "连接中断。恢复后以同一编号接着等，不会重复抄读。",
   elapsed: "{elapsed} / {timeout} 秒",
   cancel: "取消",
@@ -160,6 +161,20 @@ export const zh = {
   csv_received: "接收报文",
   csv_id: "命令编号",
 
+  linkReasons: [
+    [/^the concentrator closed the connection$/, "集中器断开了连接"],
+    [/^the connection was reset$/, "连接被重置"],
+    [/^the concentrator does not answer any more.*$/, "集中器没有响应（TCP 保活超时）"],
+    [/^it takes no more bytes$/, "集中器不再接收数据"],
+    [/^it registered again as (\S+)$/, "该连接改以 $1 登录"],
+    [/^concentrator \S+ logged in again from (\S+)$/, "又从 $1 登录"],
+    [/^concentrator \S+ logged in at gateway (\S+)$/, "已在网关 $1 登录"],
+    [/^its gateway is being stopped$/, "网关正在停机"],
+    [/^the gateway was stopped$/, "网关已停机"],
+    [/^its gateway is cut off from NATS$/, "网关与 NATS 断开"],
+    [/^its gateway (\S+) stopped answering$/, "网关 $1 没有响应"],
+    [/^its gateway was restarted$/, "网关已重启"],
+  ],
   unknownCode: "未知原因",
   codes: {
     internal: { reason: "系统内部出错", advice: "再试一次。仍然出错时，把下面的系统说明和命令编号交给系统管理员。" },
