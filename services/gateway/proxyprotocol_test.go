@@ -315,3 +315,40 @@ func TestBalancersAreNetworksOrAddresses(t *testing.T) {
 		t.Errorf("nothing is %v, %v", c.Proxies, err)
 	}
 }
+
+// said is a connection of which only what arrives counts.
+type said struct {
+	net.Conn
+	bytes *bytes.Reader
+}
+
+func (s said) Read(b []byte) (int, error) { return s.bytes.Read(b) }
+func (s said) RemoteAddr() net.Addr       { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 7), Port: 40000} }
+
+// What follows a header arrives as it is, and what is no header is never taken for a packet.
+func FuzzProxyHeader(f *testing.F) {
+	for _, seed := range []string{
+		"", "P", "LOGIN:301", "PROXY UNKNOWN\r\nLOGIN:301", "PROXY TCP4 198.51.100.7 10.0.0.1 40000 7188\r\nLOGIN:301",
+		"PROXY TCP4 198.51.100.7 10.0.0.1 40000 7188", "PROXY TCP6 2001:db8::7 2001:db8::1 40000 7188\r\n",
+		headerV2(proxy, tcpOver4, addresses4, nil) + "LOGIN:301", headerV2(proxy, tcpOver6, addresses6, []byte{4, 0, 1, 0}) + "LOGIN:301",
+		headerV2(local, unspec, "", nil), headerV2(proxy, tcpOver4, addresses4[:3], nil),
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		p := newProxied(said{bytes: bytes.NewReader(b)})
+		rest, err := io.ReadAll(p)
+		if err == nil && len(b) == 0 {
+			return
+		}
+		if err != nil && len(rest) > 0 {
+			t.Fatalf("%q came before %v", rest, err)
+		}
+		if err == nil && (!bytes.HasSuffix(b, rest) || len(rest) == len(b)) {
+			t.Fatalf("%q became %q", b, rest)
+		}
+		if p.RemoteAddr() == nil {
+			t.Fatal("it has no address")
+		}
+	})
+}
