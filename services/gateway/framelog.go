@@ -122,10 +122,13 @@ func (l *frameLog) describe(f loggedFrame) meter.LoggedFrame {
 	return out
 }
 
-// continues takes over what was logged before under the same name.
+// continues takes over what was logged before under the same name. The older link may still log, so it keeps its own.
 func (l *frameLog) continues(older *frameLog) {
 	older.mu.Lock()
-	frames, watchers := older.inOrder(), older.watchers
+	frames, watchers := older.inOrder(), slices.Clone(older.watchers)
+	for i := range frames {
+		frames[i].bytes = bytes.Clone(frames[i].bytes)
+	}
 	older.mu.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -127,6 +127,21 @@ func TestTheFrameLogIsBounded(t *testing.T) {
 	}
 }
 
+// After a takeover the older link may go on for a moment, and logs for itself.
+func TestALinkThatTookOverKeepsTheFramesAsTheyWere(t *testing.T) {
+	var older, newer frameLog
+	for i := range meter.MaxFrames {
+		older.add(meter.Down, meter.FrameRequest, []byte{byte(i)})
+	}
+	newer.continues(&older)
+	older.add(meter.Down, meter.FrameRequest, []byte{0xFF})
+	for i, f := range newer.last(meter.MaxFrames) {
+		if f.Bytes[0] != byte(i) {
+			t.Fatalf("frame %d has become %X", i, f.Bytes)
+		}
+	}
+}
+
 func TestALinksOwnTiming(t *testing.T) {
 	url := embed(t)
 	c := config(url, "gw-1")
