@@ -16,7 +16,7 @@ import (
 // sentinel answers commands for concentrators that nobody holds. NATS itself says "no responders", but only while
 // nobody listens: whoever watches with `nats sub 'meter.>'` counts as a responder, and the asker would wait in vain.
 // One gateway does it for all: the first of those that are alive. It hears every command once more, and for those that
-// are held does nothing.
+// are held does nothing. At every gateway, what came for a link that went down just then waits here, too.
 type sentinel struct {
 	gateway *Gateway
 	sub     *nats.Subscription // nil while another gateway is the first
